@@ -1,0 +1,25 @@
+//! CapConduit's schema. Migrations only go forward and read the same on
+//! SQLite and PostgreSQL.
+
+use sea_orm_migration::prelude::*;
+
+mod columns;
+mod m20261122_000001_create_accounts;
+mod m20261122_000002_create_clients;
+mod m20261122_000003_create_routing;
+mod m20261122_000004_create_call_records;
+
+/// Runs the migrations, in order.
+pub struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![
+            Box::new(m20261122_000001_create_accounts::Migration),
+            Box::new(m20261122_000002_create_clients::Migration),
+            Box::new(m20261122_000003_create_routing::Migration),
+            Box::new(m20261122_000004_create_call_records::Migration),
+        ]
+    }
+}

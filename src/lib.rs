@@ -1,0 +1,15 @@
+//! CapConduit sells inbound phone calls without ever over-selling them.
+//!
+//! Asterisk hands every inbound call to this service over ARI. [`routing`]
+//! says who should get it, [`capacity`] whether there is room, [`call`] leads
+//! the call through its life, [`ari`] speaks to the switch, and [`journal`]
+//! keeps exactly one record of what happened and why. `docs/ARCHITECTURE.md`
+//! walks through a call.
+
+pub mod capacity;
+pub mod clock;
+pub mod db;
+pub mod ids;
+pub mod live;
+pub mod routing;
+pub mod store;

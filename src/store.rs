@@ -1,0 +1,3 @@
+//! Queries, one file per thing that is asked for.
+
+pub mod routing;
