@@ -6,6 +6,7 @@
 //! keeps exactly one record of what happened and why. `docs/ARCHITECTURE.md`
 //! walks through a call.
 
+pub mod api;
 pub mod capacity;
 pub mod clock;
 pub mod db;

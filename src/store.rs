@@ -1,3 +1,10 @@
 //! Queries, one file per thing that is asked for.
 
+pub mod call_logs;
+pub mod campaigns;
+pub mod clients;
+pub mod dids;
+pub mod links;
 pub mod routing;
+pub mod sessions;
+pub mod users;
