@@ -6,10 +6,13 @@
 //! keeps exactly one record of what happened and why. `docs/ARCHITECTURE.md`
 //! walks through a call.
 
+pub mod ari;
+pub mod call;
 pub mod capacity;
 pub mod clock;
 pub mod db;
 pub mod ids;
+pub mod journal;
 pub mod live;
 pub mod routing;
 pub mod store;

@@ -1,3 +1,4 @@
 //! Queries, one file per thing that is asked for.
 
+pub mod records;
 pub mod routing;
