@@ -6,13 +6,19 @@
 //! keeps exactly one record of what happened and why. `docs/ARCHITECTURE.md`
 //! walks through a call.
 
+pub mod api;
+pub mod app;
 pub mod ari;
 pub mod call;
 pub mod capacity;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod db;
+pub mod embedded;
 pub mod ids;
 pub mod journal;
 pub mod live;
 pub mod routing;
 pub mod store;
+pub mod telemetry;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rand::RngExt;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
@@ -27,8 +27,8 @@ use crate::routing::{self, Current};
 /// What others ask of the registry.
 #[derive(Debug)]
 pub enum Request {
-    /// An operator ends a call; answers whether it was live.
-    HangUp(CallId, oneshot::Sender<bool>),
+    /// An operator ends a call.
+    HangUp(CallId),
     /// Every call is to end.
     HangUpAll,
 }
@@ -233,11 +233,8 @@ impl Registry {
 
     fn on_request(&self, request: Request) {
         match request {
-            Request::HangUp(call, answer) => {
-                let found = self.deliver(call, clock::now(), Input::HangUp);
-                if answer.send(found).is_err() {
-                    warn!(call.id = %call, "nobody waits for the answer to a hang-up");
-                }
+            Request::HangUp(call) => {
+                self.deliver(call, clock::now(), Input::HangUp);
             }
             Request::HangUpAll => self.tell_all(&Input::HangUp),
         }
