@@ -73,6 +73,7 @@ enum Ended {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 const PROBE_DEADLINE: Duration = Duration::from_millis(2_800);
+const GOODBYE: Duration = Duration::from_millis(200);
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MOST: Duration = Duration::from_secs(1);
 const PROBE_NAME: &str = "capconduit-probe";
@@ -127,6 +128,8 @@ impl Socket {
         }
         let mut up = false;
         let ended = self.read(&mut stream, &mut up).await;
+        // A farewell is a courtesy: the connection may be broken already.
+        drop(timeout(GOODBYE, stream.close(None)).await);
         (up, ended)
     }
 

@@ -9,6 +9,9 @@
 //! * no client is dialled after the caller has left;
 //! * the call closes once, with one final record, when both legs are gone.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -432,7 +435,7 @@ impl Machine {
                 self.outcome = Some(Outcome::ANSWERED);
                 self.ended = Some((at, cause.unwrap_or(cause::NORMAL)));
                 self.leg_over(at, AttemptResult::Answered, cause, sip);
-                self.end(cause::NORMAL);
+                self.end(at, cause::NORMAL);
             }
             State::Ending => {
                 let result = self.last_result().unwrap_or(AttemptResult::Canceled);
@@ -508,12 +511,12 @@ impl Machine {
             State::Talking => {
                 self.outcome = Some(Outcome::ANSWERED);
                 self.ended = Some((at, self.caller_cause.unwrap_or(cause::NORMAL)));
-                self.end(cause::NORMAL);
+                self.end(at, cause::NORMAL);
             }
             _ => {
                 self.outcome = Some(Outcome::ABANDONED);
                 self.ended = Some((at, cause::NORMAL));
-                self.end(cause::NORMAL);
+                self.end(at, cause::NORMAL);
             }
         }
     }
@@ -539,7 +542,7 @@ impl Machine {
             State::Talking => {
                 self.outcome = Some(Outcome::ANSWERED);
                 self.ended = Some((at, cause::NORMAL));
-                self.end(cause::NORMAL);
+                self.end(at, cause::NORMAL);
             }
             _ => self.abort(at, Outcome::SYSTEM_ERROR),
         }
@@ -556,12 +559,15 @@ impl Machine {
     fn release_caller(&mut self, at: Timestamp, outcome: Outcome) {
         self.outcome = Some(outcome);
         self.ended = Some((at, outcome.release_cause()));
-        self.end(outcome.release_cause());
+        self.end(at, outcome.release_cause());
     }
 
     /// Takes down whatever is still up.
-    fn end(&mut self, caller_cause: i32) {
+    fn end(&mut self, at: Timestamp, caller_cause: i32) {
         self.state = State::Ending;
+        if let Some(Leg { gone: Some((cause, sip)), .. }) = self.leg {
+            self.leg_over(at, AttemptResult::Canceled, cause, sip);
+        }
         self.effects.push(Effect::Show(LiveState::Ending));
         self.take_down(caller_cause);
         self.effects.push(Effect::Arm(Timer::End, END));

@@ -315,6 +315,7 @@ impl Registry {
                 || (channel.dialplan.app_name == "Stasis"
                     && app_data.split(',').next() == Some(&application))
         });
+        self.recheck_missing(&channels);
         let mut suspects = HashSet::new();
         for channel in ours {
             let known = match LegId::parse(channel.id.as_str()) {
@@ -342,6 +343,18 @@ impl Registry {
             suspects.insert(bridge);
         }
         self.suspects = suspects;
+    }
+
+    /// Calls of which a leg wasn't listed look for it themselves: an event may have been missed.
+    fn recheck_missing(&self, channels: &[Channel]) {
+        let listed: HashSet<&ChannelId> = channels.iter().map(|channel| &channel.id).collect();
+        let with_leg: HashSet<CallId> =
+            listed.iter().filter_map(|id| LegId::parse(id.as_str())).map(|leg| leg.call).collect();
+        for (caller, call) in &self.callers {
+            if !listed.contains(caller) || !with_leg.contains(call) {
+                self.deliver(*call, clock::now(), Input::Recheck);
+            }
+        }
     }
 
     fn take_down_channel(&self, channel: String) {
