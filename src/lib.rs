@@ -7,10 +7,18 @@
 //! walks through a call.
 
 pub mod api;
+pub mod app;
+pub mod ari;
+pub mod call;
 pub mod capacity;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod db;
+pub mod embedded;
 pub mod ids;
+pub mod journal;
 pub mod live;
 pub mod routing;
 pub mod store;
+pub mod telemetry;

@@ -74,6 +74,10 @@ impl Live {
         calls
     }
 
+    pub fn get(&self, call: CallId) -> Option<LiveCall> {
+        self.calls.read().get(&call).cloned()
+    }
+
     pub fn len(&self) -> usize {
         self.calls.read().len()
     }

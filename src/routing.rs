@@ -19,7 +19,7 @@ use capconduit_entity::{CallReason, CampaignStatus, E164, Status, Strategy};
 
 use crate::capacity::{Candidate, Claim, Scope, Turn, WindowKind, Windows};
 use crate::clock::Timestamp;
-pub use snapshot::{Campaign, Client, Did, Link, Snapshot};
+pub use snapshot::{Campaign, Client, Current, Did, Link, Snapshot};
 pub use trace::{LinkTrace, Trace};
 
 /// What is to be done with one call.

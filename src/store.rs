@@ -5,6 +5,7 @@ pub mod campaigns;
 pub mod clients;
 pub mod dids;
 pub mod links;
+pub mod records;
 pub mod routing;
 pub mod sessions;
 pub mod users;

@@ -97,6 +97,13 @@ impl MigrationTrait for Migration {
                     .col("position"),
             )
             .take();
-        manager.create_table(attempts).await
+        manager.create_table(attempts).await?;
+        let offers = Index::create()
+            .name("call_attempts_offers")
+            .table("call_attempts")
+            .col("campaign_client_setting_id")
+            .col("started_at")
+            .take();
+        manager.create_index(offers).await
     }
 }

@@ -31,18 +31,23 @@ pub fn routes(backend: Arc<Backend>) -> impl Endpoint {
 }
 
 /// Answers requests until `stop` resolves, then lets those that are being answered end.
-///
-/// # Errors
-/// When the socket can't be listened on.
 pub async fn serve(
     listener: TcpListener,
     routes: impl Endpoint + 'static,
     stop: impl Future<Output = ()>,
-) -> io::Result<()> {
-    let local = LocalAddr(listener.local_addr()?.into());
-    Server::new_with_acceptor(NoDelay { listener, local })
-        .run_with_graceful_shutdown(routes, stop, Some(DRAIN))
-        .await
+) {
+    let served = match listener.local_addr() {
+        Ok(address) => {
+            let local = LocalAddr(address.into());
+            Server::new_with_acceptor(NoDelay { listener, local })
+                .run_with_graceful_shutdown(routes, stop, Some(DRAIN))
+                .await
+        }
+        Err(err) => Err(err),
+    };
+    if let Err(err) = served {
+        error!(error = %err, "the API stopped");
+    }
 }
 
 /// Accepts sockets that send small answers at once: poem itself never sets `TCP_NODELAY`.

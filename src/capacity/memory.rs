@@ -1,5 +1,8 @@
 //! The ledger in process: one mutex over plain maps, held for microseconds.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use parking_lot::Mutex;

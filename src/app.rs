@@ -1,0 +1,314 @@
+//! The service: its parts built in order, run, and drained.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use sea_orm::DatabaseConnection;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
+use crate::api::{self, Backend, SessionSettings};
+use crate::ari::{AriClient, Socket};
+use crate::call::driver::Parts;
+use crate::call::outcome::{Outcome, cause};
+use crate::call::record::{CallRecord, End};
+use crate::call::registry::{Registry, Request};
+use crate::capacity::{Ledger, MemoryLedger};
+use crate::clock;
+use crate::config::Config;
+use crate::ids::CallId;
+use crate::journal::{Journal, JournalTasks};
+use crate::live::Live;
+use crate::routing::{Current, Snapshot};
+use crate::store;
+
+/// The running service.
+pub struct App {
+    journal: Arc<Journal>,
+    journal_tasks: JournalTasks,
+    live: Arc<Live>,
+    connected: Arc<AtomicBool>,
+    requests: mpsc::Sender<Request>,
+    registry: JoinHandle<()>,
+    socket: JoinHandle<()>,
+    http: JoinHandle<()>,
+    tracker: TaskTracker,
+    stop_socket: CancellationToken,
+    stop_http: CancellationToken,
+}
+
+/// Why the service didn't start: one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the database {url} can't be used: {source}")]
+    Database { url: String, source: sea_orm::DbErr },
+    #[error("the port {address} of http.address can't be had: {source}")]
+    Listen { address: String, source: std::io::Error },
+    #[error("{0}: {source}", source = std::error::Error::source(.0).map(ToString::to_string).unwrap_or_default())]
+    Journal(#[from] crate::journal::OpenError),
+    #[error("the capacity ledger can't be filled: {0}")]
+    Ledger(#[from] crate::capacity::Unavailable),
+    #[error("the HTTP client for ARI can't be set up: {0}")]
+    Client(#[from] reqwest::Error),
+}
+
+/// Events that may wait for the registry. Asterisk sends some 20 per call.
+const SIGNALS: usize = 65_536;
+const REQUESTS: usize = 64;
+const HTTP_PATIENCE: Duration = Duration::from_secs(5);
+const JOURNAL_PATIENCE: Duration = Duration::from_secs(10);
+/// A record that waits for the database at the start is waited for this long.
+const RECOVERY_POLL: Duration = Duration::from_millis(20);
+
+impl App {
+    /// Builds every part, in the order in which they need each other, and lets them run.
+    ///
+    /// # Errors
+    /// One sentence that says what is missing. Nothing keeps running then.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let in_database =
+            |source| StartError::Database { url: without_password(&config.database.url), source };
+        debug!("opening the database");
+        let db = crate::db::connect(&config.database.url).await.map_err(in_database)?;
+        crate::db::migrate(&db).await.map_err(in_database)?;
+
+        debug!("binding the HTTP port");
+        let listener = TcpListener::bind(&config.http.address).await.map_err(|source| {
+            StartError::Listen { address: config.http.address.clone(), source }
+        })?;
+
+        debug!("opening the journal");
+        let (journal, journal_tasks, open) = Journal::open(&config.journal, db.clone())?;
+        close_interrupted(&journal, open);
+        while journal.depth() > 0 {
+            tokio::time::sleep(RECOVERY_POLL).await;
+        }
+
+        debug!("loading the configuration and filling the ledger");
+        let routing = Arc::new(Current::default());
+        let snapshot = store::routing::load_snapshot(&db).await.map_err(in_database)?;
+        let ledger: Arc<dyn Ledger> = Arc::new(MemoryLedger::default());
+        fill(&*ledger, &db, &snapshot).await.map_err(|error| match error {
+            FillError::Database(source) => in_database(source),
+            FillError::Ledger(unavailable) => unavailable.into(),
+        })?;
+        routing.set(snapshot);
+
+        debug!("connecting to Asterisk");
+        let ari = Arc::new(AriClient::new(config.ari.clone())?);
+        let live = Arc::new(Live::default());
+        let journal = Arc::new(journal);
+        let tracker = TaskTracker::new();
+        let connected = Arc::new(AtomicBool::new(false));
+        let (signals_in, signals) = mpsc::channel(SIGNALS);
+        let (requests, requests_out) = mpsc::channel(REQUESTS);
+        let stop_socket = CancellationToken::new();
+        let socket =
+            Socket { client: ari.clone(), signals: signals_in, cancel: stop_socket.clone() };
+        let parts = Arc::new(Parts {
+            ari: ari.clone(),
+            ledger: ledger.clone(),
+            journal: journal.clone(),
+            live: live.clone(),
+        });
+        let registry = Registry::new(parts, routing.clone(), connected.clone(), tracker.clone());
+        let registry = tokio::spawn(registry.run(signals, requests_out));
+        let socket = tokio::spawn(socket.run());
+
+        debug!("opening the API");
+        let stop_http = CancellationToken::new();
+        let switch =
+            Arc::new(Switch::new(ari, connected.clone(), requests.clone(), live.clone(), &tracker));
+        let session = SessionSettings {
+            lifetime: TimeDelta::hours(i64::from(config.http.session_hours)),
+            secure_cookie: config.http.secure_cookies,
+        };
+        let backend = Backend::new(db, routing, ledger, live.clone(), switch, session);
+        let http = tokio::spawn(api::serve(
+            listener,
+            api::routes(Arc::new(backend)),
+            stop_http.clone().cancelled_owned(),
+        ));
+        Ok(Self {
+            journal,
+            journal_tasks,
+            live,
+            connected,
+            requests,
+            registry,
+            socket,
+            http,
+            tracker,
+            stop_socket,
+            stop_http,
+        })
+    }
+
+    /// Whether events flow from the switch.
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Acquire)
+    }
+
+    /// Hangs up every call and waits for their ends, but no longer than `patience`.
+    pub async fn hang_up_all(&self, patience: Duration) {
+        if self.live.is_empty() {
+            return;
+        }
+        info!(calls = self.live.len(), "hanging up");
+        if self.requests.send(Request::HangUpAll).await.is_err() {
+            return;
+        }
+        let gone = async {
+            while !self.live.is_empty() {
+                tokio::time::sleep(RECOVERY_POLL).await;
+            }
+        };
+        if tokio::time::timeout(patience, gone).await.is_err() {
+            warn!(calls = self.live.len(), "calls did not end in time");
+        }
+    }
+
+    /// Stops every part. Calls that are up stay up on the switch; their
+    /// records wait in the journal for the next start.
+    pub async fn stop(self) {
+        self.stop_http.cancel();
+        if tokio::time::timeout(HTTP_PATIENCE, self.http).await.is_err() {
+            warn!("requests were cut off");
+        }
+        self.stop_socket.cancel();
+        if self.socket.await.is_err() {
+            warn!("the event socket ended badly");
+        }
+        if !self.live.is_empty() {
+            warn!(calls = self.live.len(), "calls are left to the next start");
+            self.registry.abort();
+        }
+        drop(self.requests);
+        drop(self.registry.await);
+        self.tracker.close();
+        match Arc::try_unwrap(self.journal) {
+            Ok(journal) => self.journal_tasks.close(journal, JOURNAL_PATIENCE).await,
+            // A call is still being led: what it saved is in the spool.
+            Err(_) => warn!("the journal was still in use"),
+        }
+    }
+}
+
+/// Calls that the last run left unfinished: their end was not witnessed.
+fn close_interrupted(journal: &Journal, open: Vec<CallRecord>) {
+    for mut record in open {
+        warn!(call.id = %record.call, "a call was interrupted by the end of the last run");
+        let seen = record
+            .attempts
+            .iter()
+            .map(|attempt| attempt.answered_at.or(attempt.ringing_at).unwrap_or(attempt.held_at));
+        let last_seen = seen.chain([record.started_at]).chain(record.answered_at).max();
+        let answered = record.answered_at.is_some();
+        let reason = capconduit_entity::CallReason::Interrupted;
+        let status = if answered { Outcome::ANSWERED.status } else { Outcome::SYSTEM_ERROR.status };
+        record.end = Some(End {
+            at: last_seen.unwrap_or(record.started_at),
+            outcome: Outcome::new(status, reason),
+            cause: cause::TEMPORARY_FAILURE,
+        });
+        journal.save(record);
+    }
+}
+
+enum FillError {
+    Database(sea_orm::DbErr),
+    Ledger(crate::capacity::Unavailable),
+}
+
+/// Tells the ledger what the records say: what is used, and where rotations stand.
+async fn fill(
+    ledger: &dyn Ledger,
+    db: &DatabaseConnection,
+    snapshot: &Snapshot,
+) -> Result<(), FillError> {
+    let counted = store::records::count_answered(db, snapshot, clock::now())
+        .await
+        .map_err(FillError::Database)?;
+    ledger.recount(&counted).await.map_err(FillError::Ledger)?;
+    let mut offers: Vec<_> =
+        store::records::last_offers(db).await.map_err(FillError::Database)?.into_iter().collect();
+    offers.sort_by_key(|(link, offered_at)| (*offered_at, *link));
+    for (link, _) in offers {
+        if let Some(link) = snapshot.link(link) {
+            ledger.set_cursor(link.campaign, link.id).await.map_err(FillError::Ledger)?;
+        }
+    }
+    Ok(())
+}
+
+/// What the API may ask of the switch.
+struct Switch {
+    connected: Arc<AtomicBool>,
+    requests: mpsc::Sender<Request>,
+    live: Arc<Live>,
+    /// Rung when clients' endpoints have changed.
+    changed: Arc<tokio::sync::Notify>,
+}
+
+/// Changes that come within this time are told to Asterisk together.
+const QUALIFY_DEBOUNCE: Duration = Duration::from_millis(200);
+
+impl Switch {
+    fn new(
+        ari: Arc<AriClient>,
+        connected: Arc<AtomicBool>,
+        requests: mpsc::Sender<Request>,
+        live: Arc<Live>,
+        tracker: &TaskTracker,
+    ) -> Self {
+        let changed = Arc::new(tokio::sync::Notify::new());
+        let bell = Arc::downgrade(&changed);
+        tracker.spawn(async move {
+            while let Some(bell) = bell.upgrade() {
+                let rung = tokio::time::timeout(Duration::from_secs(1), bell.notified()).await;
+                drop(bell);
+                if rung.is_err() {
+                    continue;
+                }
+                tokio::time::sleep(QUALIFY_DEBOUNCE).await;
+                // New endpoints are dialable without it; only then does
+                // Asterisk begin to watch whether they can be reached.
+                if let Err(error) = ari.reload_module("res_pjsip.so").await {
+                    warn!(%error, "Asterisk doesn't watch changed clients yet");
+                }
+            }
+        });
+        Self { connected, requests, live, changed }
+    }
+}
+
+impl api::Switch for Switch {
+    fn is_ready(&self) -> bool {
+        self.connected.load(Ordering::Acquire)
+    }
+
+    fn clients_changed(&self) {
+        self.changed.notify_one();
+    }
+
+    fn hang_up(&self, call: CallId) -> bool {
+        self.live.get(call).is_some() && self.requests.try_send(Request::HangUp(call)).is_ok()
+    }
+}
+
+/// The database's URL as it may be shown.
+fn without_password(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => {
+            let user = url[scheme + 3..at].split(':').next().unwrap_or_default();
+            format!("{}{user}{}", &url[..scheme + 3], &url[at..])
+        }
+        _ => url.to_owned(),
+    }
+}

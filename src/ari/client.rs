@@ -1,0 +1,262 @@
+//! Commands to Asterisk: one method for each that we use.
+
+use std::fmt;
+use std::time::Duration;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::{Method, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use super::model::{Bridge, Channel};
+
+/// Where Asterisk's ARI is, and who we are there.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AriSettings {
+    /// `host:port` of Asterisk's HTTP server.
+    pub address: String,
+    pub username: String,
+    pub password: SecretString,
+    /// The Stasis application that the dialplan hands calls to.
+    pub application: String,
+}
+
+/// Sends commands. Never repeats one by itself.
+pub struct AriClient {
+    http: reqwest::Client,
+    settings: AriSettings,
+    /// Asterisk serves each connection with a thread and closes those over its limit.
+    lanes: Semaphore,
+}
+
+/// Why a command has no good answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AriError {
+    /// 404: the channel or bridge is no more.
+    #[error("{operation}: not there")]
+    NotFound { operation: &'static str },
+    /// Asterisk refused: nothing was done.
+    #[error("{operation}: refused with {status}: {detail}")]
+    Refused { operation: &'static str, status: u16, detail: String },
+    /// The command never left: nothing was done.
+    #[error("{operation}: Asterisk can't be reached")]
+    NotSent {
+        operation: &'static str,
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The answer was lost: it may have been done.
+    #[error("{operation}: no answer, it may have been done")]
+    OutcomeUnknown {
+        operation: &'static str,
+        #[source]
+        source: reqwest::Error,
+    },
+}
+
+type Done = Result<(), AriError>;
+
+/// Requests under way at once: well below Asterisk's limit of HTTP sessions.
+const LANES: usize = 64;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
+/// Below Asterisk's `session_keep_alive`, so a command never meets a closing connection.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Everything but what RFC 3986 leaves unreserved.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+// === impl AriClient ===
+
+impl AriClient {
+    /// # Errors
+    /// When the HTTP client can't be set up.
+    pub fn new(settings: AriSettings) -> Result<Self, reqwest::Error> {
+        let http = reqwest::Client::builder()
+            .http1_only()
+            .no_proxy()
+            .tcp_nodelay(true)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(LANES)
+            .build()?;
+        Ok(Self { http, settings, lanes: Semaphore::new(LANES) })
+    }
+
+    pub fn settings(&self) -> &AriSettings {
+        &self.settings
+    }
+
+    /// Makes a mixing bridge of this name.
+    pub async fn create_bridge(&self, bridge: &str) -> Done {
+        let path = format!("bridges/{}", segment(bridge));
+        self.post("create bridge", &path, json!({"type": "mixing"})).await
+    }
+
+    /// Puts a channel into a bridge. An unanswered channel stays unanswered.
+    pub async fn add_to_bridge(&self, bridge: &str, channel: &str) -> Done {
+        let path = format!("bridges/{}/addChannel", segment(bridge));
+        let body = json!({"channel": channel, "inhibitConnectedLineUpdates": true});
+        self.post("add to bridge", &path, body).await
+    }
+
+    pub async fn destroy_bridge(&self, bridge: &str) -> Done {
+        let path = format!("bridges/{}", segment(bridge));
+        gone_is_done(self.send("destroy bridge", Method::DELETE, &path, None).await)
+    }
+
+    /// Makes a channel to `endpoint` that isn't dialled yet. It enters our
+    /// application at once: dial it when its `StasisStart` has come.
+    pub async fn create_channel(&self, channel: &str, endpoint: &str, originator: &str) -> Done {
+        let body = json!({
+            "endpoint": endpoint,
+            "app": self.settings.application,
+            "channelId": channel,
+            "originator": originator,
+        });
+        self.post("create channel", "channels/create", body).await
+    }
+
+    /// Sends the INVITE, with the caller's identity. `timeout_seconds` is a
+    /// safety net: who rings how long is ours to time.
+    pub async fn dial(&self, channel: &str, caller: &str, timeout_seconds: u32) -> Done {
+        let path = format!("channels/{}/dial", segment(channel));
+        let body = json!({"caller": caller, "timeout": timeout_seconds});
+        self.post("dial", &path, body).await
+    }
+
+    pub async fn answer(&self, channel: &str) -> Done {
+        let path = format!("channels/{}/answer", segment(channel));
+        self.post("answer", &path, json!({})).await
+    }
+
+    /// Ends a channel with this Q.850 cause. One that is no more is a success.
+    pub async fn hang_up(&self, channel: &str, cause: i32) -> Done {
+        let path = format!("channels/{}?reason_code={cause}", segment(channel));
+        gone_is_done(self.send("hang up", Method::DELETE, &path, None).await)
+    }
+
+    /// The channel as it is now; none if it is no more.
+    pub async fn channel(&self, channel: &str) -> Result<Option<Channel>, AriError> {
+        let path = format!("channels/{}", segment(channel));
+        match self.send("look up channel", Method::GET, &path, None).await {
+            Ok(response) => Ok(Some(decode("look up channel", response).await?)),
+            Err(AriError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub async fn channels(&self) -> Result<Vec<Channel>, AriError> {
+        decode("list channels", self.send("list channels", Method::GET, "channels", None).await?)
+            .await
+    }
+
+    pub async fn bridges(&self) -> Result<Vec<Bridge>, AriError> {
+        decode("list bridges", self.send("list bridges", Method::GET, "bridges", None).await?).await
+    }
+
+    /// Has Asterisk send an event of ours back over the socket.
+    pub async fn send_probe(&self, name: &str, token: &str) -> Done {
+        let path = format!(
+            "events/user/{}?application={}",
+            segment(name),
+            segment(&self.settings.application)
+        );
+        self.post("probe", &path, json!({"variables": {"token": token}})).await
+    }
+
+    /// Keeps event types that we ignore off the socket. They are named one by
+    /// one: a list of allowed types would swallow what a newer Asterisk needs.
+    pub async fn ignore_events(&self, types: &[&str]) -> Done {
+        let path = format!("applications/{}/eventFilter", segment(&self.settings.application));
+        let types: Vec<Value> = types.iter().map(|name| json!({"type": name})).collect();
+        let body = json!({"disallowed": types});
+        self.send("filter events", Method::PUT, &path, Some(body)).await.map(drop)
+    }
+
+    /// Has Asterisk read a module's configuration again.
+    pub async fn reload_module(&self, module: &str) -> Done {
+        let path = format!("asterisk/modules/{}", segment(module));
+        self.send("reload module", Method::PUT, &path, None).await.map(drop)
+    }
+
+    async fn post(&self, operation: &'static str, path: &str, body: Value) -> Done {
+        self.send(operation, Method::POST, path, Some(body)).await.map(drop)
+    }
+
+    async fn send(
+        &self,
+        operation: &'static str,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<reqwest::Response, AriError> {
+        let _lane = self.lanes.acquire().await.expect("the semaphore is never closed");
+        let url = format!("http://{}/ari/{path}", self.settings.address);
+        let mut request = self
+            .http
+            .request(method, url)
+            .basic_auth(&self.settings.username, Some(self.settings.password.expose_secret()));
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await.map_err(|source| {
+            let source = source.without_url();
+            if source.is_connect() || source.is_builder() {
+                AriError::NotSent { operation, source }
+            } else {
+                AriError::OutcomeUnknown { operation, source }
+            }
+        })?;
+        match response.status() {
+            status if status.is_success() => Ok(response),
+            StatusCode::NOT_FOUND => Err(AriError::NotFound { operation }),
+            status => {
+                let detail = response.text().await.unwrap_or_default();
+                let detail = detail.chars().filter(|c| !c.is_control()).take(200).collect();
+                Err(AriError::Refused { operation, status: status.as_u16(), detail })
+            }
+        }
+    }
+}
+
+impl fmt::Debug for AriClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AriClient").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+// === impl AriError ===
+
+impl AriError {
+    /// Whether the command may have been carried out all the same.
+    pub const fn is_outcome_unknown(&self) -> bool {
+        matches!(self, Self::OutcomeUnknown { .. })
+    }
+
+    /// 409 or 422: the channel isn't (yet) in our application.
+    pub const fn is_not_in_application(&self) -> bool {
+        matches!(self, Self::Refused { status: 409 | 422, .. })
+    }
+}
+
+fn segment(text: &str) -> String {
+    utf8_percent_encode(text, SEGMENT).to_string()
+}
+
+fn gone_is_done(result: Result<reqwest::Response, AriError>) -> Done {
+    match result {
+        Ok(_) | Err(AriError::NotFound { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+async fn decode<T: serde::de::DeserializeOwned>(
+    operation: &'static str,
+    response: reqwest::Response,
+) -> Result<T, AriError> {
+    response.json().await.map_err(|source| AriError::OutcomeUnknown { operation, source })
+}

@@ -1,0 +1,229 @@
+//! The event socket: connected, probed, watched, and connected again.
+//!
+//! The reader does nothing but read, decode and hand on: Asterisk closes the
+//! socket of a slow reader. A probe of our own travels through Asterisk and
+//! back once a second; when none has come back for a while the connection is
+//! given up, however healthy it looks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::StreamExt;
+use rand::RngExt;
+use secrecy::ExposeSecret;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::{HeaderValue, header::AUTHORIZATION};
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::client::{AriClient, AriSettings};
+use super::events::{Event, EventKind, decode};
+
+/// What the socket tells.
+#[derive(Debug)]
+pub enum Signal {
+    /// Events flow: a probe has come back. Events may have been missed before.
+    Up,
+    Event(Event),
+    /// Events no longer flow; the socket connects again by itself.
+    Down,
+    /// Another instance has taken our application's name: we don't fight for it.
+    Replaced,
+}
+
+/// Keeps the event socket connected until it is cancelled.
+pub struct Socket {
+    pub client: Arc<AriClient>,
+    /// Bounded: when it is full the connection is given up and made anew, so
+    /// that what was missed gets reconciled, rather than dropped in silence.
+    pub signals: mpsc::Sender<Signal>,
+    pub cancel: CancellationToken,
+}
+
+type Stream = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("the connection was not made: {0}")]
+    NotConnected(#[source] tungstenite::Error),
+    #[error("connecting took too long")]
+    ConnectTimeout,
+    #[error("Asterisk closed it")]
+    Closed,
+    #[error("it broke: {0}")]
+    Broken(#[source] tungstenite::Error),
+    #[error("no probe came back for {} ms", PROBE_DEADLINE.as_millis())]
+    Silent,
+    #[error("events came faster than they could be handled")]
+    Overflow,
+    #[error("another instance uses the application's name")]
+    Replaced,
+    #[error("the service is stopping")]
+    Cancelled,
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+const PROBE_DEADLINE: Duration = Duration::from_millis(2_800);
+const GOODBYE: Duration = Duration::from_millis(200);
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+const BACKOFF_MOST: Duration = Duration::from_secs(1);
+const PROBE_NAME: &str = "capconduit-probe";
+/// Event types that carry nothing that we act on.
+const IGNORED: [&str; 5] = [
+    "ChannelVarset",
+    "ChannelDialplan",
+    "ChannelCallerId",
+    "ChannelConnectedLine",
+    "DeviceStateChanged",
+];
+
+// === impl Socket ===
+
+impl Socket {
+    /// Runs until cancelled, or until another instance takes the application's name.
+    pub async fn run(self) {
+        let mut backoff = BACKOFF_FIRST;
+        loop {
+            let (was_up, ended) = self.connection().await;
+            if was_up {
+                backoff = BACKOFF_FIRST;
+                self.tell(Signal::Down).await;
+            }
+            match ended {
+                Ended::Cancelled => return,
+                Ended::Replaced => {
+                    warn!("another instance uses the ARI application's name; this one steps down");
+                    self.tell(Signal::Replaced).await;
+                    return;
+                }
+                reason if was_up => warn!(reason = %reason, "the event socket went down"),
+                reason => debug!(reason = %reason, "the event socket isn't up yet"),
+            }
+            let jitter = rand::rng().random_range(0.5..1.5);
+            tokio::select! {
+                () = tokio::time::sleep(backoff.mul_f64(jitter)) => {}
+                () = self.cancel.cancelled() => return,
+            }
+            backoff = (backoff * 2).min(BACKOFF_MOST);
+        }
+    }
+
+    /// One connection, from its start to its end; and whether events ever flowed.
+    async fn connection(&self) -> (bool, Ended) {
+        let mut stream = match connect(self.client.settings()).await {
+            Ok(stream) => stream,
+            Err(ended) => return (false, ended),
+        };
+        if let Err(error) = self.client.ignore_events(&IGNORED).await {
+            debug!(%error, "the event filter was not set");
+        }
+        let mut up = false;
+        let ended = self.read(&mut stream, &mut up).await;
+        // A farewell is a courtesy: the connection may be broken already.
+        drop(timeout(GOODBYE, stream.close(None)).await);
+        (up, ended)
+    }
+
+    async fn read(&self, stream: &mut Stream, up: &mut bool) -> Ended {
+        let token = format!("{:016x}", rand::rng().random::<u64>());
+        let mut probes = tokio::time::interval(PROBE_INTERVAL);
+        let mut heard = Instant::now();
+        loop {
+            tokio::select! {
+                frame = stream.next() => match frame {
+                    None => return Ended::Closed,
+                    Some(Err(error)) => return Ended::Broken(error),
+                    Some(Ok(Message::Close(_))) => return Ended::Closed,
+                    Some(Ok(Message::Text(text))) => {
+                        if let Err(ended) = self.on_frame(&text, &token, up, &mut heard) {
+                            return ended;
+                        }
+                    }
+                    Some(Ok(_)) => {}
+                },
+                _ = probes.tick() => self.probe(&token),
+                () = tokio::time::sleep_until(heard + PROBE_DEADLINE) => return Ended::Silent,
+                () = self.cancel.cancelled() => return Ended::Cancelled,
+            }
+        }
+    }
+
+    fn on_frame(
+        &self,
+        text: &str,
+        token: &str,
+        up: &mut bool,
+        heard: &mut Instant,
+    ) -> Result<(), Ended> {
+        let event = match decode(text) {
+            Ok(event) => event,
+            Err(error) => {
+                warn!(%error, "an event could not be read");
+                return Ok(());
+            }
+        };
+        match &event.kind {
+            EventKind::Other => Ok(()),
+            EventKind::ApplicationReplaced {} => Err(Ended::Replaced),
+            EventKind::ChannelUserevent { eventname, userevent } => {
+                if eventname == PROBE_NAME && userevent["token"] == token {
+                    *heard = Instant::now();
+                    if !std::mem::replace(up, true) {
+                        info!("events flow from Asterisk");
+                        return self.hand_on(Signal::Up);
+                    }
+                }
+                Ok(())
+            }
+            // Events from before the first echo count too: an early call waits for nobody.
+            _ => self.hand_on(Signal::Event(event)),
+        }
+    }
+
+    fn hand_on(&self, signal: Signal) -> Result<(), Ended> {
+        self.signals.try_send(signal).map_err(|_| Ended::Overflow)
+    }
+
+    /// Sends a probe without waiting for its answer, so that reading goes on.
+    fn probe(&self, token: &str) {
+        let (client, token) = (self.client.clone(), token.to_owned());
+        tokio::spawn(async move {
+            if let Err(error) = client.send_probe(PROBE_NAME, &token).await {
+                debug!(%error, "a probe was not sent");
+            }
+        });
+    }
+
+    /// Tells what must not be missed, even if the listener is behind.
+    async fn tell(&self, signal: Signal) {
+        if self.signals.send(signal).await.is_err() {
+            debug!("nobody listens to the event socket any more");
+        }
+    }
+}
+
+async fn connect(settings: &AriSettings) -> Result<Stream, Ended> {
+    let url = format!(
+        "ws://{}/ari/events?app={}&subscribeAll=false",
+        settings.address, settings.application
+    );
+    let mut request = url.into_client_request().map_err(Ended::NotConnected)?;
+    let credentials = format!("{}:{}", settings.username, settings.password.expose_secret());
+    let value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(credentials)))
+        .map_err(|error| Ended::NotConnected(tungstenite::Error::HttpFormat(error.into())))?;
+    request.headers_mut().insert(AUTHORIZATION, value);
+    let (stream, _) = timeout(CONNECT_TIMEOUT, connect_async(request))
+        .await
+        .map_err(|_| Ended::ConnectTimeout)?
+        .map_err(Ended::NotConnected)?;
+    Ok(stream)
+}

@@ -1,0 +1,335 @@
+//! The task that leads one call: inputs in, effects carried out.
+//!
+//! Two halves. The *driver* owns the machine: it takes inputs from its mailbox
+//! and from timers, and never waits for the switch, so a caller's hang-up is
+//! seen at once whatever else is under way. The *hands* carry out effects on
+//! the ledger and the switch, strictly in order, and report back as inputs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{debug, info, warn};
+
+use super::machine::{Effect, Input, Machine, Timer};
+use crate::ari::{AriClient, AriError, ChannelId, ChannelState, LegId};
+use crate::capacity::{HoldId, Ledger, Request, Unavailable};
+use crate::clock::{self, Timestamp};
+use crate::ids::CallId;
+use crate::journal::Journal;
+use crate::live::{Live, LiveCall, LiveClient, LiveState};
+
+/// An input and when it happened.
+pub type Stamped = (Timestamp, Input);
+
+/// What a call needs of the rest of the service.
+pub struct Parts {
+    pub ari: Arc<AriClient>,
+    pub ledger: Arc<dyn Ledger>,
+    pub journal: Arc<Journal>,
+    pub live: Arc<Live>,
+}
+
+/// Inputs that wait for one call. A call that has more to say than this within
+/// a moment is damaged; what is lost is found by the machine's timers.
+pub const MAILBOX: usize = 256;
+
+const LEDGER_TIMEOUT: Duration = Duration::from_millis(500);
+/// How often a release is tried before the ledger's own recount has to find it.
+const RELEASE_TRIES: u32 = 5;
+/// Asterisk's own dial timeout comes after ours: it only acts if we are gone.
+const DIAL_SAFETY_SECONDS: u64 = 3;
+
+struct Driver {
+    call: CallId,
+    parts: Arc<Parts>,
+    machine: Machine,
+    hands: mpsc::UnboundedSender<Effect>,
+    timers: Vec<(Instant, Timer)>,
+}
+
+/// Leads a call from its arrival to its end.
+pub async fn lead(parts: Arc<Parts>, machine: Machine, mut mailbox: mpsc::Receiver<Stamped>) {
+    let call = machine.record().call;
+    // Bounded by the machine: it asks for a handful of things and waits for answers.
+    let (hands_in, effects) = mpsc::unbounded_channel();
+    let (results_in, mut results) = mpsc::unbounded_channel();
+    let hands = Hands {
+        call,
+        caller: ChannelId(machine.record().channel.clone()),
+        parts: parts.clone(),
+        results: results_in,
+    };
+    let hands = tokio::spawn(hands.work(effects));
+    let mut driver = Driver { call, parts, machine, hands: hands_in, timers: Vec::new() };
+    driver.take(clock::now(), Input::Started);
+    while !driver.machine.is_closed() {
+        let timer = driver.timers.iter().map(|(at, _)| *at).min();
+        let wait = async {
+            match timer {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some((at, input)) = mailbox.recv() => driver.take(at, input),
+            Some(input) = results.recv() => driver.take(clock::now(), input),
+            () = wait => driver.take_due_timers(),
+        }
+    }
+    let Driver { hands: hands_in, parts, machine, .. } = driver;
+    drop(hands_in);
+    if hands.await.is_err() {
+        warn!(call.id = %call, "the end of a call was cut off");
+    }
+    parts.live.remove(call);
+    if let Some(end) = &machine.record().end {
+        info!(
+            call.id = %call,
+            outcome = %end.outcome.status,
+            reason = %end.outcome.reason,
+            attempts = machine.record().attempts.len(),
+            "call closed"
+        );
+    }
+}
+
+// === impl Driver ===
+
+impl Driver {
+    fn take(&mut self, at: Timestamp, input: Input) {
+        debug!(call.id = %self.call, ?input, "input");
+        for effect in self.machine.handle(at, input) {
+            self.perform(at, effect);
+        }
+    }
+
+    fn take_due_timers(&mut self) {
+        let now = Instant::now();
+        let (due, waiting) = self.timers.drain(..).partition(|(at, _)| *at <= now);
+        self.timers = waiting;
+        for (_, timer) in due {
+            self.take(clock::now(), Input::Timer(timer));
+        }
+    }
+
+    fn perform(&mut self, at: Timestamp, effect: Effect) {
+        match effect {
+            // Before anything that follows: the record is out of the process's
+            // memory before the switch is asked for the next thing.
+            Effect::Save(record) => self.parts.journal.save(*record),
+            Effect::Show(state) => self.show(at, state),
+            Effect::Arm(timer, after) => self.timers.push((Instant::now() + after, timer)),
+            Effect::Close => {}
+            other => {
+                if self.hands.send(other).is_err() {
+                    warn!(call.id = %self.call, "an effect came after the end of its call");
+                }
+            }
+        }
+    }
+
+    fn show(&self, at: Timestamp, state: LiveState) {
+        let record = self.machine.record();
+        let client = record.attempts.last().map(|attempt| LiveClient {
+            link: attempt.link,
+            id: attempt.client,
+            name: attempt.client_name.clone(),
+            identifier: attempt.client_identifier.clone(),
+        });
+        self.parts.live.put(LiveCall {
+            call: record.call,
+            state,
+            since: at,
+            started_at: record.started_at,
+            dialled: record.dialled.clone(),
+            caller_number: record.caller_number.clone(),
+            seller: record.seller,
+            did: record.did,
+            campaign: record.campaign.clone(),
+            client,
+            attempts: u32::try_from(record.attempts.len()).unwrap_or(u32::MAX),
+        });
+    }
+}
+
+struct Hands {
+    call: CallId,
+    caller: ChannelId,
+    parts: Arc<Parts>,
+    results: mpsc::UnboundedSender<Input>,
+}
+
+// === impl Hands ===
+
+impl Hands {
+    async fn work(self, mut effects: mpsc::UnboundedReceiver<Effect>) {
+        while let Some(effect) = effects.recv().await {
+            self.perform(effect).await;
+        }
+    }
+
+    async fn perform(&self, effect: Effect) {
+        match effect {
+            Effect::Reserve(request) => self.reserve(request).await,
+            Effect::Settle(hold) => self.settle(hold).await,
+            Effect::Release(hold) => self.release(hold).await,
+            Effect::CreateBridge => self.create_bridge().await,
+            Effect::CreateLeg { attempt, endpoint } => self.create_leg(attempt, &endpoint).await,
+            Effect::DialLeg { attempt, ring } => self.dial_leg(attempt, ring).await,
+            Effect::HangUpLeg { attempt, cause } => {
+                let leg = self.leg(attempt);
+                self.note("hang up the client", self.parts.ari.hang_up(&leg, cause).await);
+            }
+            Effect::HangUpCaller { cause } => {
+                let result = self.parts.ari.hang_up(self.caller.as_str(), cause).await;
+                self.note("hang up the caller", result);
+            }
+            Effect::AnswerCaller => {
+                let result = self.parts.ari.answer(self.caller.as_str()).await;
+                self.note("answer the caller", result);
+                self.check_caller().await;
+            }
+            Effect::CheckCaller => self.check_caller().await,
+            Effect::CheckLeg { attempt } => self.check_leg(attempt).await,
+            Effect::DestroyBridge => {
+                let bridge = self.call.to_string();
+                self.note("destroy the bridge", self.parts.ari.destroy_bridge(&bridge).await);
+            }
+            // The driver's own.
+            Effect::Arm(..) | Effect::Save(_) | Effect::Show(_) | Effect::Close => {}
+        }
+    }
+
+    // --- ledger ---
+
+    async fn reserve(&self, request: Request) {
+        let attempt = request.hold.attempt;
+        let verdict = match timeout(LEDGER_TIMEOUT, self.parts.ledger.reserve(&request)).await {
+            Ok(Ok(verdict)) => Some(verdict),
+            Ok(Err(Unavailable { reason })) => {
+                warn!(call.id = %self.call, reason, "the capacity ledger can't be reached");
+                None
+            }
+            Err(_) => {
+                warn!(call.id = %self.call, "the capacity ledger didn't answer in time");
+                None
+            }
+        };
+        self.report(Input::Verdict { attempt, verdict });
+    }
+
+    async fn settle(&self, hold: HoldId) {
+        for _ in 0..RELEASE_TRIES {
+            match timeout(LEDGER_TIMEOUT, self.parts.ledger.settle(hold)).await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => warn!(call.id = %self.call, %error, "a hold was not settled"),
+                Err(_) => warn!(call.id = %self.call, "settling a hold took too long"),
+            }
+        }
+    }
+
+    async fn release(&self, hold: HoldId) {
+        for _ in 0..RELEASE_TRIES {
+            match timeout(LEDGER_TIMEOUT, self.parts.ledger.release(hold)).await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => warn!(call.id = %self.call, %error, "a hold was not released"),
+                Err(_) => warn!(call.id = %self.call, "releasing a hold took too long"),
+            }
+        }
+    }
+
+    // --- switch ---
+
+    async fn create_bridge(&self) {
+        let (ari, bridge) = (&self.parts.ari, self.call.to_string());
+        let result = match ari.create_bridge(&bridge).await {
+            Ok(()) => ari.add_to_bridge(&bridge, self.caller.as_str()).await,
+            Err(error) => Err(error),
+        };
+        let Err(error) = result else { return };
+        // Most likely the caller has just hung up.
+        match ari.channel(self.caller.as_str()).await {
+            Ok(None) => self.report(Input::CallerGone),
+            _ => {
+                warn!(call.id = %self.call, %error, "the caller could not be bridged");
+                self.report(Input::BridgeFailed);
+            }
+        }
+    }
+
+    async fn create_leg(&self, attempt: u32, endpoint: &str) {
+        let (ari, leg) = (&self.parts.ari, self.leg(attempt));
+        let endpoint = format!("PJSIP/{endpoint}");
+        match ari.create_channel(&leg, &endpoint, self.caller.as_str()).await {
+            Ok(()) => {}
+            // It may exist: the leg's entry or the setup timer will tell.
+            Err(error) if error.is_outcome_unknown() => {
+                warn!(call.id = %self.call, %error, "whether a leg was made is not known yet");
+            }
+            Err(error) => {
+                info!(call.id = %self.call, attempt, %error, "the client can't be reached");
+                self.report(Input::LegNotCreated { attempt });
+            }
+        }
+    }
+
+    async fn dial_leg(&self, attempt: u32, ring: Duration) {
+        let (ari, leg, bridge) = (&self.parts.ari, self.leg(attempt), self.call.to_string());
+        let seconds = u32::try_from(ring.as_secs() + DIAL_SAFETY_SECONDS).unwrap_or(u32::MAX);
+        let result = match ari.add_to_bridge(&bridge, &leg).await {
+            Ok(()) => ari.dial(&leg, self.caller.as_str(), seconds).await,
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(()) => {}
+            Err(error @ AriError::OutcomeUnknown { .. }) => {
+                warn!(call.id = %self.call, %error, "whether the client was dialled is not known");
+            }
+            Err(error) => {
+                debug!(call.id = %self.call, %error, "the client could not be dialled");
+                self.report(Input::LegNotDialled { attempt });
+            }
+        }
+    }
+
+    async fn check_caller(&self) {
+        match self.parts.ari.channel(self.caller.as_str()).await {
+            Ok(None) => self.report(Input::CallerGone),
+            Ok(Some(channel)) if channel.state == ChannelState::Up => {
+                self.report(Input::CallerAnswered);
+            }
+            Ok(Some(_)) => self.report(Input::CallerWaiting),
+            Err(error) => debug!(call.id = %self.call, %error, "the caller could not be checked"),
+        }
+    }
+
+    async fn check_leg(&self, attempt: u32) {
+        match self.parts.ari.channel(&self.leg(attempt)).await {
+            Ok(None) => self.report(Input::LegGone { attempt, cause: None, sip: None }),
+            Ok(Some(channel)) => match channel.state {
+                ChannelState::Up => self.report(Input::LegAnswered { attempt }),
+                ChannelState::Ringing => self.report(Input::LegRinging { attempt }),
+                _ => {}
+            },
+            Err(error) => debug!(call.id = %self.call, %error, "a leg could not be checked"),
+        }
+    }
+
+    fn leg(&self, attempt: u32) -> String {
+        LegId { call: self.call, attempt }.to_string()
+    }
+
+    fn note(&self, what: &str, result: Result<(), AriError>) {
+        if let Err(error) = result {
+            warn!(call.id = %self.call, %error, "could not {what}");
+        }
+    }
+
+    fn report(&self, input: Input) {
+        if self.results.send(input).is_err() {
+            debug!(call.id = %self.call, "a result came after the end of its call");
+        }
+    }
+}

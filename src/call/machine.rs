@@ -1,0 +1,675 @@
+//! The life of one call as a pure state machine.
+//!
+//! [`Machine::handle`] takes one input and returns what is to be done. It may
+//! be given inputs twice, late, in any order, or not at all: an input that
+//! doesn't fit the state is ignored, and every wait has a timer behind it that
+//! asks the switch what is true. So that, whatever happens,
+//!
+//! * a hold is released only when its leg is known to be gone, and always then;
+//! * no client is dialled after the caller has left;
+//! * the call closes once, with one final record, when both legs are gone.
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use capconduit_entity::AttemptResult;
+
+use super::outcome::{Outcome, attempt_result, cause};
+use super::record::{Attempt, CallRecord, End};
+use crate::capacity::{HoldId, Refusal, Request, Turn, Verdict};
+use crate::clock::Timestamp;
+use crate::live::LiveState;
+use crate::routing::{Decision, Link, Offer};
+
+/// Something that happened. Legs are named by their attempt.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The call begins. Given once, first.
+    Started,
+    /// The ledger's answer; none = it can't be reached.
+    Verdict {
+        attempt: u32,
+        verdict: Option<Verdict>,
+    },
+    /// The caller could not be put into a bridge.
+    BridgeFailed,
+    /// The switch would not make the leg: nothing was sent to the client.
+    LegNotCreated {
+        attempt: u32,
+    },
+    /// The leg exists and may be dialled.
+    LegEntered {
+        attempt: u32,
+    },
+    /// The leg exists, but could not be dialled.
+    LegNotDialled {
+        attempt: u32,
+    },
+    LegRinging {
+        attempt: u32,
+    },
+    LegAnswered {
+        attempt: u32,
+    },
+    /// The leg left our application; most likely it is gone.
+    LegLeft {
+        attempt: u32,
+    },
+    /// The leg is no more.
+    LegGone {
+        attempt: u32,
+        cause: Option<i32>,
+        sip: Option<i32>,
+    },
+    CallerAnswered,
+    /// The caller is there and not answered: what a check found.
+    CallerWaiting,
+    /// Why the caller's leg is about to end.
+    CallerCause {
+        cause: i32,
+    },
+    /// The caller's leg is no more.
+    CallerGone,
+    Timer(Timer),
+    /// An operator ends the call.
+    HangUp,
+    /// Events may have been missed: ask the switch.
+    Recheck,
+}
+
+/// Something to be done. Effects on the switch are carried out in order.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    Reserve(Request),
+    Settle(HoldId),
+    Release(HoldId),
+    /// Makes the bridge and puts the caller into it.
+    CreateBridge,
+    CreateLeg {
+        attempt: u32,
+        endpoint: String,
+    },
+    /// Puts the leg into the bridge and sends the INVITE.
+    DialLeg {
+        attempt: u32,
+        ring: Duration,
+    },
+    HangUpLeg {
+        attempt: u32,
+        cause: i32,
+    },
+    HangUpCaller {
+        cause: i32,
+    },
+    AnswerCaller,
+    CheckCaller,
+    CheckLeg {
+        attempt: u32,
+    },
+    DestroyBridge,
+    Arm(Timer, Duration),
+    /// The record must survive a crash from here on. Final if it has an end.
+    Save(Box<CallRecord>),
+    Show(LiveState),
+    /// The call is over; nothing follows.
+    Close,
+}
+
+/// A wait that has an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timer {
+    /// The leg was asked for and should be in our application by now.
+    Setup(u32),
+    /// The client has been rung for as long as the campaign allows.
+    Ring(u32),
+    /// The client answered, and the caller should be answered by now.
+    Answer(u32),
+    /// The leg should be gone by now.
+    Gone(u32),
+    /// Both legs should be gone by now.
+    End,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The ledger is being asked.
+    Routing,
+    Creating,
+    Dialling,
+    /// The leg is being taken down; this will be the attempt's result.
+    GivingUp(AttemptResult),
+    Answering,
+    Talking,
+    Ending,
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Caller {
+    Waiting,
+    Answered,
+    Gone,
+}
+
+/// The client's leg that exists or may exist.
+#[derive(Clone, Copy, Debug)]
+struct Leg {
+    attempt: u32,
+    /// It is gone, but what that means for the caller isn't known yet.
+    gone: Option<(Option<i32>, Option<i32>)>,
+}
+
+/// A call. See the module's description.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    record: CallRecord,
+    decision: Decision,
+    state: State,
+    caller: Caller,
+    leg: Option<Leg>,
+    /// The ledger's answer is outstanding.
+    reserving: bool,
+    bridge: bool,
+    /// Links still to be tried, in the frozen order.
+    left: Vec<Arc<Link>>,
+    refusals: Vec<Refusal>,
+    /// Why the caller's leg ends, as the switch says.
+    caller_cause: Option<i32>,
+    outcome: Option<Outcome>,
+    /// When the conversation ended, or the caller was released.
+    ended: Option<(Timestamp, i32)>,
+    effects: Vec<Effect>,
+}
+
+const SETUP: Duration = Duration::from_secs(3);
+const ANSWER: Duration = Duration::from_secs(1);
+const GONE: Duration = Duration::from_secs(2);
+/// After a leg left our application its end is announced at once.
+const LEFT: Duration = Duration::from_millis(300);
+const END: Duration = Duration::from_secs(3);
+
+impl Machine {
+    /// A call that has just arrived, with what routing decided about it.
+    pub fn new(record: CallRecord, decision: Decision) -> Self {
+        let left = match &decision {
+            Decision::Offer(offer) => offer.links.clone(),
+            Decision::Refuse(_) => Vec::new(),
+        };
+        Self {
+            record,
+            decision,
+            state: State::Routing,
+            caller: Caller::Waiting,
+            leg: None,
+            reserving: false,
+            bridge: false,
+            left,
+            refusals: Vec::new(),
+            caller_cause: None,
+            outcome: None,
+            ended: None,
+            effects: Vec::new(),
+        }
+    }
+
+    pub const fn record(&self) -> &CallRecord {
+        &self.record
+    }
+
+    pub const fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
+    /// Takes one input, and returns what is to be done, in order.
+    pub fn handle(&mut self, at: Timestamp, input: Input) -> Vec<Effect> {
+        if self.is_closed() {
+            return Vec::new();
+        }
+        self.step(at, input);
+        self.close_if_over(at);
+        std::mem::take(&mut self.effects)
+    }
+
+    fn step(&mut self, at: Timestamp, input: Input) {
+        match input {
+            Input::Started => self.on_started(at),
+            Input::Verdict { attempt, verdict } => self.on_verdict(at, attempt, verdict),
+            Input::BridgeFailed => self.abort(at, Outcome::SYSTEM_ERROR),
+            Input::LegNotCreated { attempt } if self.is_leg(attempt) => {
+                self.on_leg_gone(at, Some(cause::SUBSCRIBER_ABSENT), None);
+            }
+            Input::LegEntered { attempt } if self.is_leg(attempt) => self.on_leg_entered(attempt),
+            // A leg that we gave up on, or one that outlived its call.
+            Input::LegEntered { attempt } => self.hang_up_leg(attempt, cause::NORMAL),
+            Input::LegNotDialled { attempt } if self.is_leg(attempt) => {
+                if self.state == State::Dialling {
+                    self.give_up(attempt, AttemptResult::Unreachable, cause::NORMAL);
+                }
+            }
+            Input::LegRinging { attempt } if self.is_leg(attempt) => {
+                if self.state == State::Dialling {
+                    self.attempt_mut(attempt).ringing_at.get_or_insert(at);
+                }
+            }
+            Input::LegAnswered { attempt } if self.is_leg(attempt) => {
+                self.on_leg_answered(at, attempt);
+            }
+            Input::LegLeft { attempt } if self.is_leg(attempt) => {
+                self.effects.push(Effect::Arm(Timer::Gone(attempt), LEFT));
+            }
+            Input::LegGone { attempt, cause, sip } if self.is_leg(attempt) => {
+                self.on_leg_gone(at, cause, sip);
+            }
+            Input::CallerAnswered => self.on_caller_answered(at),
+            Input::CallerWaiting => self.on_caller_waiting(at),
+            Input::CallerCause { cause } => self.caller_cause = Some(cause),
+            Input::CallerGone => self.on_caller_gone(at),
+            Input::Timer(timer) => self.on_timer(timer),
+            Input::HangUp => self.on_hang_up(at),
+            Input::Recheck => self.recheck(),
+            // About a leg of an earlier attempt: old news.
+            Input::LegNotCreated { .. }
+            | Input::LegNotDialled { .. }
+            | Input::LegRinging { .. }
+            | Input::LegAnswered { .. }
+            | Input::LegLeft { .. }
+            | Input::LegGone { .. } => {}
+        }
+    }
+
+    // --- routing ---
+
+    fn on_started(&mut self, at: Timestamp) {
+        self.effects.push(Effect::Show(LiveState::Routing));
+        match &self.decision {
+            Decision::Refuse(reason) => {
+                let outcome = Outcome::refused(*reason);
+                self.release_caller(at, outcome);
+            }
+            Decision::Offer(offer) => {
+                let turn = offer.first_turn();
+                self.reserve(at, turn);
+            }
+        }
+    }
+
+    fn reserve(&mut self, at: Timestamp, turn: Turn) {
+        let attempt = self.record.attempts.len() + 1;
+        let hold = HoldId {
+            call: self.record.call,
+            attempt: u32::try_from(attempt).expect("a campaign has fewer links than that"),
+        };
+        let candidates = self.left.iter().map(|link| link.candidate(at)).collect();
+        self.state = State::Routing;
+        self.reserving = true;
+        self.effects.push(Effect::Reserve(Request { hold, candidates, turn }));
+    }
+
+    fn on_verdict(&mut self, at: Timestamp, attempt: u32, verdict: Option<Verdict>) {
+        let expected = self.record.attempts.len() + 1;
+        if !self.reserving || attempt as usize != expected {
+            return;
+        }
+        self.reserving = false;
+        let hold = HoldId { call: self.record.call, attempt };
+        let Some(verdict) = verdict else {
+            // It may have been held all the same.
+            self.effects.push(Effect::Release(hold));
+            if self.state == State::Routing {
+                self.release_caller(at, Outcome::NO_LEDGER);
+            }
+            return;
+        };
+        if self.state != State::Routing {
+            self.effects.push(Effect::Release(hold));
+            return;
+        }
+        let candidates = self.record.trace.links.len().min(self.left.len());
+        self.record.trace.note_verdict(&verdict, candidates, attempt);
+        self.left.rotate_left(verdict.rotated_by);
+        self.refusals.extend(verdict.refusals);
+        let place = verdict.granted.and_then(|id| self.left.iter().position(|l| l.id == id));
+        match place {
+            Some(place) => self.create_leg(at, attempt, place),
+            None => self.nobody_left(at),
+        }
+    }
+
+    fn create_leg(&mut self, at: Timestamp, attempt: u32, place: usize) {
+        let link = self.left[place].clone();
+        self.left.drain(..=place);
+        self.record.attempts.push(Attempt {
+            position: attempt,
+            link: link.id,
+            client: link.client.id,
+            client_name: link.client.name.clone(),
+            client_identifier: link.client.identifier.clone(),
+            held_at: at,
+            ringing_at: None,
+            answered_at: None,
+            ended_at: None,
+            result: None,
+            cause: None,
+            sip: None,
+        });
+        self.leg = Some(Leg { attempt, gone: None });
+        self.state = State::Creating;
+        self.save();
+        if !std::mem::replace(&mut self.bridge, true) {
+            self.effects.push(Effect::CreateBridge);
+        }
+        self.effects.push(Effect::CreateLeg { attempt, endpoint: link.client.endpoint.clone() });
+        self.effects.push(Effect::Arm(Timer::Setup(attempt), SETUP));
+    }
+
+    fn next(&mut self, at: Timestamp) {
+        match self.offer().map(Offer::later_turn) {
+            Some(turn) if !self.left.is_empty() => self.reserve(at, turn),
+            _ => self.nobody_left(at),
+        }
+    }
+
+    fn nobody_left(&mut self, at: Timestamp) {
+        let results: Vec<_> = self.record.attempts.iter().filter_map(|a| a.result).collect();
+        let outcome = if results.is_empty() {
+            Outcome::no_room(&self.refusals)
+        } else {
+            Outcome::unanswered(&results)
+        };
+        self.release_caller(at, outcome);
+    }
+
+    // --- the client's leg ---
+
+    fn on_leg_entered(&mut self, attempt: u32) {
+        match self.state {
+            State::Creating => {
+                let seconds = self.offer().map_or(1, |o| o.campaign.dial_timeout_seconds);
+                let ring = Duration::from_secs(u64::from(seconds));
+                self.state = State::Dialling;
+                self.effects.push(Effect::DialLeg { attempt, ring });
+                self.effects.push(Effect::Arm(Timer::Ring(attempt), ring));
+                self.effects.push(Effect::Show(LiveState::Ringing));
+            }
+            // It was hung up before it existed.
+            State::GivingUp(_) | State::Ending => self.hang_up_leg(attempt, cause::NORMAL),
+            _ => {}
+        }
+    }
+
+    fn on_leg_answered(&mut self, at: Timestamp, attempt: u32) {
+        // In any other state it is a repetition, or an answer that came too late.
+        if self.state != State::Dialling {
+            return;
+        }
+        self.attempt_mut(attempt).answered_at = Some(at);
+        if self.caller == Caller::Answered {
+            self.talk(at, attempt);
+        } else {
+            self.state = State::Answering;
+            self.effects.push(Effect::Arm(Timer::Answer(attempt), ANSWER));
+        }
+    }
+
+    fn on_leg_gone(&mut self, at: Timestamp, cause: Option<i32>, sip: Option<i32>) {
+        let Some(leg) = &mut self.leg else { return };
+        match self.state {
+            State::Creating | State::Dialling => {
+                let result = attempt_result(cause.unwrap_or(cause::SUBSCRIBER_ABSENT), sip);
+                self.leg_over(at, result, cause, sip);
+                self.next(at);
+            }
+            State::GivingUp(result) => {
+                self.leg_over(at, result, cause, sip);
+                self.next(at);
+            }
+            // The client answered and hung up: was the caller answered in between?
+            State::Answering => {
+                leg.gone = Some((cause, sip));
+                self.effects.push(Effect::CheckCaller);
+            }
+            State::Talking => {
+                self.outcome = Some(Outcome::ANSWERED);
+                self.ended = Some((at, cause.unwrap_or(cause::NORMAL)));
+                self.leg_over(at, AttemptResult::Answered, cause, sip);
+                self.end(at, cause::NORMAL);
+            }
+            State::Ending => {
+                let result = self.last_result().unwrap_or(AttemptResult::Canceled);
+                self.leg_over(at, result, cause, sip);
+            }
+            State::Routing | State::Closed => {}
+        }
+    }
+
+    /// The attempt is over, and its hold is free.
+    fn leg_over(
+        &mut self,
+        at: Timestamp,
+        result: AttemptResult,
+        cause: Option<i32>,
+        sip: Option<i32>,
+    ) {
+        let Some(leg) = self.leg.take() else { return };
+        let call = self.record.call;
+        let attempt = self.attempt_mut(leg.attempt);
+        attempt.ended_at = Some(at.max(attempt.held_at));
+        attempt.result = Some(result);
+        attempt.cause = cause;
+        attempt.sip = sip;
+        let hold = attempt.hold(call);
+        self.effects.push(Effect::Release(hold));
+    }
+
+    fn give_up(&mut self, attempt: u32, result: AttemptResult, cause: i32) {
+        self.state = State::GivingUp(result);
+        self.hang_up_leg(attempt, cause);
+        self.effects.push(Effect::Arm(Timer::Gone(attempt), GONE));
+    }
+
+    fn hang_up_leg(&mut self, attempt: u32, cause: i32) {
+        self.effects.push(Effect::HangUpLeg { attempt, cause });
+    }
+
+    // --- the caller's leg ---
+
+    fn on_caller_answered(&mut self, at: Timestamp) {
+        if self.caller != Caller::Waiting {
+            return;
+        }
+        self.caller = Caller::Answered;
+        let (State::Answering, Some(leg)) = (self.state, self.leg) else { return };
+        self.talk(at, leg.attempt);
+        if let Some((cause, sip)) = leg.gone {
+            self.on_leg_gone(at, cause, sip);
+        }
+    }
+
+    /// A check found the caller unanswered.
+    fn on_caller_waiting(&mut self, at: Timestamp) {
+        let (State::Answering, Some(Leg { attempt, gone: Some((cause, sip)) })) =
+            (self.state, self.leg)
+        else {
+            return;
+        };
+        // The client was gone before the caller was answered: on to the next.
+        self.attempt_mut(attempt).answered_at = None;
+        self.leg_over(at, AttemptResult::Rejected, cause, sip);
+        self.next(at);
+    }
+
+    fn on_caller_gone(&mut self, at: Timestamp) {
+        if self.caller == Caller::Gone {
+            return;
+        }
+        self.caller = Caller::Gone;
+        match self.state {
+            State::Ending | State::Closed => {}
+            State::Talking => {
+                self.outcome = Some(Outcome::ANSWERED);
+                self.ended = Some((at, self.caller_cause.unwrap_or(cause::NORMAL)));
+                self.end(at, cause::NORMAL);
+            }
+            _ => {
+                self.outcome = Some(Outcome::ABANDONED);
+                self.ended = Some((at, cause::NORMAL));
+                self.end(at, cause::NORMAL);
+            }
+        }
+    }
+
+    /// Both are connected: from here on the call is sold.
+    fn talk(&mut self, at: Timestamp, attempt: u32) {
+        let call = self.record.call;
+        self.state = State::Talking;
+        self.record.answered_at = Some(at);
+        let attempt = self.attempt_mut(attempt);
+        attempt.result = Some(AttemptResult::Answered);
+        let hold = attempt.hold(call);
+        self.effects.push(Effect::Settle(hold));
+        self.save();
+        self.effects.push(Effect::Show(LiveState::Talking));
+    }
+
+    // --- the end ---
+
+    fn on_hang_up(&mut self, at: Timestamp) {
+        match self.state {
+            State::Ending | State::Closed => {}
+            State::Talking => {
+                self.outcome = Some(Outcome::ANSWERED);
+                self.ended = Some((at, cause::NORMAL));
+                self.end(at, cause::NORMAL);
+            }
+            _ => self.abort(at, Outcome::SYSTEM_ERROR),
+        }
+    }
+
+    /// Ends a call that isn't answered, for a reason of ours.
+    fn abort(&mut self, at: Timestamp, outcome: Outcome) {
+        if !matches!(self.state, State::Talking | State::Ending) {
+            self.release_caller(at, outcome);
+        }
+    }
+
+    /// Nobody gets the call: the caller is told why by the SIP answer.
+    fn release_caller(&mut self, at: Timestamp, outcome: Outcome) {
+        self.outcome = Some(outcome);
+        self.ended = Some((at, outcome.release_cause()));
+        self.end(at, outcome.release_cause());
+    }
+
+    /// Takes down whatever is still up.
+    fn end(&mut self, at: Timestamp, caller_cause: i32) {
+        self.state = State::Ending;
+        if let Some(Leg { gone: Some((cause, sip)), .. }) = self.leg {
+            self.leg_over(at, AttemptResult::Canceled, cause, sip);
+        }
+        self.effects.push(Effect::Show(LiveState::Ending));
+        self.take_down(caller_cause);
+        self.effects.push(Effect::Arm(Timer::End, END));
+    }
+
+    fn take_down(&mut self, caller_cause: i32) {
+        if let Some(leg) = self.leg {
+            self.hang_up_leg(leg.attempt, cause::NORMAL);
+        }
+        if self.caller != Caller::Gone {
+            self.effects.push(Effect::HangUpCaller { cause: caller_cause });
+        }
+    }
+
+    fn close_if_over(&mut self, at: Timestamp) {
+        let over = self.state == State::Ending
+            && self.caller == Caller::Gone
+            && self.leg.is_none()
+            && !self.reserving;
+        if !over {
+            return;
+        }
+        let (ended_at, cause) = self.ended.unwrap_or((at, cause::NORMAL));
+        self.record.end = Some(End {
+            at: ended_at.max(self.record.started_at),
+            outcome: self.outcome.unwrap_or(Outcome::SYSTEM_ERROR),
+            cause,
+        });
+        if self.bridge {
+            self.effects.push(Effect::DestroyBridge);
+        }
+        self.save();
+        self.state = State::Closed;
+        self.effects.push(Effect::Close);
+    }
+
+    // --- waiting ---
+
+    fn on_timer(&mut self, timer: Timer) {
+        match (timer, self.state) {
+            (Timer::Setup(attempt), State::Creating) if self.is_leg(attempt) => {
+                self.give_up(attempt, AttemptResult::Unreachable, cause::NORMAL);
+            }
+            (Timer::Ring(attempt), State::Dialling) if self.is_leg(attempt) => {
+                self.give_up(attempt, AttemptResult::NoAnswer, cause::NO_ANSWER);
+            }
+            (Timer::Answer(attempt), State::Answering) if self.is_leg(attempt) => {
+                let gone = self.leg.is_some_and(|leg| leg.gone.is_some());
+                let remedy = if gone { Effect::CheckCaller } else { Effect::AnswerCaller };
+                self.effects.push(remedy);
+                self.effects.push(Effect::Arm(Timer::Answer(attempt), ANSWER));
+            }
+            (Timer::Gone(attempt), _) if self.is_leg(attempt) => {
+                self.effects.push(Effect::CheckLeg { attempt });
+                if matches!(self.state, State::GivingUp(_)) {
+                    self.hang_up_leg(attempt, cause::NORMAL);
+                    self.effects.push(Effect::Arm(timer, GONE));
+                }
+            }
+            (Timer::End, State::Ending) => {
+                let cause = self.ended.map_or(cause::NORMAL, |(_, cause)| cause);
+                self.take_down(cause);
+                self.recheck();
+                self.effects.push(Effect::Arm(Timer::End, END));
+            }
+            // The wait was over before its end.
+            _ => {}
+        }
+    }
+
+    fn recheck(&mut self) {
+        if self.caller != Caller::Gone {
+            self.effects.push(Effect::CheckCaller);
+        }
+        if let Some(Leg { attempt, gone: None }) = self.leg {
+            self.effects.push(Effect::CheckLeg { attempt });
+        }
+    }
+
+    // --- small things ---
+
+    const fn offer(&self) -> Option<&Offer> {
+        match &self.decision {
+            Decision::Offer(offer) => Some(offer),
+            Decision::Refuse(_) => None,
+        }
+    }
+
+    fn is_leg(&self, attempt: u32) -> bool {
+        self.leg.is_some_and(|leg| leg.attempt == attempt)
+    }
+
+    fn attempt_mut(&mut self, attempt: u32) -> &mut Attempt {
+        let place = attempt as usize - 1;
+        self.record.attempts.get_mut(place).expect("a leg's attempt was noted before the leg")
+    }
+
+    fn last_result(&self) -> Option<AttemptResult> {
+        self.record.attempts.last().and_then(|attempt| attempt.result)
+    }
+
+    fn save(&mut self) {
+        self.effects.push(Effect::Save(Box::new(self.record.clone())));
+    }
+}

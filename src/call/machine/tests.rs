@@ -1,0 +1,388 @@
+//! Calls invented by the thousand: whatever happens, in whatever order, twice
+//! or not at all, a call ends once, with one record, and leaves nothing behind.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use capconduit_entity::{CallStatus, CampaignStatus, Strategy};
+use futures_util::FutureExt;
+use proptest::prelude::*;
+use proptest::strategy::{Strategy as _, ValueTree as _};
+
+use super::*;
+use crate::call::record::tests::record;
+use crate::capacity::{Ledger, MemoryLedger, Scope, WindowKind, Windows};
+use crate::ids::CampaignId;
+use crate::routing::Campaign;
+use crate::routing::snapshot::tests::link;
+
+/// A caller, clients' legs and a ledger, and everything that is under way between them and the machine.
+struct World {
+    machine: Machine,
+    ledger: MemoryLedger,
+    now: Timestamp,
+    /// Decides what happens next, one number at a time.
+    choices: Vec<u16>,
+    effects: VecDeque<Effect>,
+    events: Vec<Input>,
+    timers: Vec<(Timestamp, Timer)>,
+    caller_up: bool,
+    caller_gone: bool,
+    bridged: bool,
+    bridge_destroyed: bool,
+    legs: BTreeMap<u32, SimLeg>,
+    told_caller_gone: bool,
+    finals: Vec<CallRecord>,
+    closed: u32,
+}
+
+#[derive(Clone, Copy, Default)]
+struct SimLeg {
+    dialled: bool,
+    up: bool,
+    gone: bool,
+}
+
+fn offer(links: i64, strategy: Strategy) -> Decision {
+    let links: Vec<_> = (1..=links).map(|id| link(id, 1, 1)).collect();
+    let campaign = Campaign {
+        id: CampaignId(1),
+        name: "campaign".to_owned(),
+        status: CampaignStatus::Active,
+        strategy,
+        dial_timeout_seconds: 5,
+        links: links.clone(),
+    };
+    Decision::Offer(Offer { campaign: Arc::new(campaign), links })
+}
+
+impl World {
+    fn new(choices: Vec<u16>, decision: Decision) -> Self {
+        let record = record();
+        let now = record.started_at;
+        Self {
+            machine: Machine::new(record, decision),
+            ledger: MemoryLedger::default(),
+            now,
+            choices,
+            effects: VecDeque::new(),
+            events: Vec::new(),
+            timers: Vec::new(),
+            caller_up: false,
+            caller_gone: false,
+            bridged: false,
+            bridge_destroyed: false,
+            legs: BTreeMap::new(),
+            told_caller_gone: false,
+            finals: Vec::new(),
+            closed: 0,
+        }
+    }
+
+    /// A choice below `bound`; 0, the tamest, when the choices have run out.
+    fn choose(&mut self, bound: u16) -> u16 {
+        self.choices.pop().map_or(0, |choice| choice % bound)
+    }
+
+    fn run(mut self) -> Self {
+        self.give(Input::Started);
+        while !self.choices.is_empty() && !self.machine.is_closed() {
+            let passed = self.choose(40);
+            self.now += chrono::TimeDelta::milliseconds(i64::from(passed));
+            match self.choose(12) {
+                0..=3 => self.perform_next(),
+                4..=6 => self.deliver_some(),
+                7 => self.fire_next_timer(),
+                8 => self.leg_does_something(),
+                9 => self.leg_answers(),
+                10 => {
+                    if self.choose(4) == 0 {
+                        self.caller_leaves();
+                    }
+                }
+                _ => self.something_odd(),
+            }
+        }
+        self.settle_down();
+        self
+    }
+
+    /// From here on nothing is lost any more, and the caller has left.
+    fn settle_down(&mut self) {
+        self.caller_leaves();
+        for _ in 0..400 {
+            if self.machine.is_closed() {
+                break;
+            }
+            while !self.effects.is_empty() {
+                self.perform_next();
+            }
+            while let Some(event) = self.events.pop() {
+                self.give(event);
+            }
+            self.fire_next_timer();
+            self.give(Input::Recheck);
+        }
+        while !self.effects.is_empty() {
+            self.perform_next();
+        }
+    }
+
+    fn give(&mut self, input: Input) {
+        self.told_caller_gone |= matches!(input, Input::CallerGone);
+        for effect in self.machine.handle(self.now, input) {
+            match effect {
+                Effect::Arm(timer, after) => {
+                    let after = chrono::TimeDelta::from_std(after).unwrap();
+                    self.timers.push((self.now + after, timer));
+                }
+                Effect::Save(record) => {
+                    if record.end.is_some() {
+                        self.finals.push(*record);
+                    }
+                }
+                Effect::Close => self.closed += 1,
+                Effect::Show(_) => {}
+                other => {
+                    if let Effect::CreateLeg { .. } | Effect::DialLeg { .. } = other {
+                        assert!(
+                            !self.told_caller_gone,
+                            "a client was dialled for a caller who left"
+                        );
+                    }
+                    self.effects.push_back(other);
+                }
+            }
+        }
+    }
+
+    // --- the ledger and the switch carry out effects ---
+
+    fn perform_next(&mut self) {
+        let Some(effect) = self.effects.pop_front() else { return };
+        match effect {
+            Effect::Reserve(request) => self.reserve(&request),
+            Effect::Settle(hold) => self.ledger.settle(hold).now_or_never().unwrap().unwrap(),
+            Effect::Release(hold) => {
+                let leg = self.legs.get(&hold.attempt);
+                assert!(leg.is_none_or(|leg| leg.gone), "a hold was freed under a leg that is up");
+                self.ledger.release(hold).now_or_never().unwrap().unwrap();
+            }
+            Effect::CreateBridge if self.caller_gone => self.give(Input::CallerGone),
+            Effect::CreateBridge if self.choose(30) == 29 => self.give(Input::BridgeFailed),
+            Effect::CreateBridge => self.bridged = true,
+            Effect::CreateLeg { attempt, .. } => match self.choose(8) {
+                7 => self.give(Input::LegNotCreated { attempt }),
+                // The answer was lost, and the command too.
+                6 => {}
+                _ => {
+                    assert!(self.legs.insert(attempt, SimLeg::default()).is_none());
+                    self.happen(Input::LegEntered { attempt });
+                }
+            },
+            Effect::DialLeg { attempt, .. } => {
+                let leg = self.legs.get_mut(&attempt).filter(|leg| !leg.gone);
+                match leg {
+                    Some(leg) => leg.dialled = true,
+                    None => self.give(Input::LegNotDialled { attempt }),
+                }
+            }
+            Effect::HangUpLeg { attempt, .. } => self.end_leg(attempt, None),
+            Effect::HangUpCaller { .. } => self.caller_leaves(),
+            Effect::AnswerCaller => {
+                if !self.caller_gone && !self.caller_up {
+                    self.caller_up = true;
+                    self.happen(Input::CallerAnswered);
+                }
+            }
+            Effect::CheckCaller => self.give(match (self.caller_gone, self.caller_up) {
+                (true, _) => Input::CallerGone,
+                (_, true) => Input::CallerAnswered,
+                _ => Input::CallerWaiting,
+            }),
+            Effect::CheckLeg { attempt } => match self.legs.get(&attempt).copied() {
+                Some(leg) if !leg.gone => {
+                    if leg.up {
+                        self.give(Input::LegAnswered { attempt });
+                    }
+                }
+                _ => self.give(Input::LegGone { attempt, cause: None, sip: None }),
+            },
+            Effect::DestroyBridge => self.bridge_destroyed = true,
+            Effect::Arm(..) | Effect::Save(_) | Effect::Show(_) | Effect::Close => unreachable!(),
+        }
+    }
+
+    fn reserve(&mut self, request: &Request) {
+        let attempt = request.hold.attempt;
+        let verdict = match self.choose(16) {
+            // Never asked; asked, but the answer was lost.
+            15 => None,
+            14 => {
+                self.ledger.reserve(request).now_or_never().unwrap().unwrap();
+                None
+            }
+            _ => Some(self.ledger.reserve(request).now_or_never().unwrap().unwrap()),
+        };
+        self.give(Input::Verdict { attempt, verdict: verdict.clone() });
+        if self.choose(8) == 7 {
+            self.give(Input::Verdict { attempt, verdict });
+        }
+    }
+
+    // --- events, which may be lost, doubled and late ---
+
+    fn happen(&mut self, input: Input) {
+        match self.choose(10) {
+            9 => {}
+            8 => self.events.extend([input.clone(), input]),
+            _ => self.events.push(input),
+        }
+    }
+
+    fn deliver_some(&mut self) {
+        if self.events.is_empty() {
+            return;
+        }
+        let place = usize::from(self.choose(4)).min(self.events.len() - 1);
+        let event = self.events.remove(place);
+        self.give(event);
+    }
+
+    fn fire_next_timer(&mut self) {
+        let next = self.timers.iter().enumerate().min_by_key(|(_, (at, _))| *at).map(|(i, _)| i);
+        let Some(next) = next else { return };
+        let (at, timer) = self.timers.swap_remove(next);
+        self.now = self.now.max(at);
+        self.give(Input::Timer(timer));
+    }
+
+    fn leg_does_something(&mut self) {
+        let dialled = self.legs.iter().find(|(_, leg)| leg.dialled && !leg.gone);
+        let Some((&attempt, _)) = dialled else { return };
+        match self.choose(3) {
+            0 => self.happen(Input::LegRinging { attempt }),
+            1 => self.end_leg(attempt, Some(486)),
+            _ => self.end_leg(attempt, None),
+        }
+    }
+
+    /// Asterisk answers the caller by itself, as the two share a bridge.
+    fn leg_answers(&mut self) {
+        let ringing = self.legs.iter_mut().find(|(_, leg)| leg.dialled && !leg.up && !leg.gone);
+        let Some((&attempt, leg)) = ringing else { return };
+        leg.up = true;
+        self.happen(Input::LegAnswered { attempt });
+        if !self.caller_gone && !self.caller_up && self.bridged && self.choose(8) != 7 {
+            self.caller_up = true;
+            self.happen(Input::CallerAnswered);
+        }
+    }
+
+    fn end_leg(&mut self, attempt: u32, sip: Option<i32>) {
+        let Some(leg) = self.legs.get_mut(&attempt).filter(|leg| !leg.gone) else { return };
+        leg.gone = true;
+        self.happen(Input::LegLeft { attempt });
+        self.happen(Input::LegGone { attempt, cause: Some(16), sip });
+    }
+
+    fn caller_leaves(&mut self) {
+        if !std::mem::replace(&mut self.caller_gone, true) {
+            self.happen(Input::CallerGone);
+        }
+    }
+
+    fn something_odd(&mut self) {
+        let attempt = u32::from(self.choose(4)) + 1;
+        match self.choose(12) {
+            0 => self.give(Input::HangUp),
+            1 => self.give(Input::Recheck),
+            2 => self.give(Input::CallerCause { cause: 127 }),
+            // Old news of legs that are gone or never were.
+            3 if self.legs.get(&attempt).is_some_and(|leg| leg.gone) => {
+                self.give(Input::LegGone { attempt, cause: Some(16), sip: None });
+            }
+            4 if self.legs.get(&attempt).is_some_and(|leg| leg.gone) => {
+                self.give(Input::LegEntered { attempt });
+            }
+            _ => {}
+        }
+    }
+
+    #[track_caller]
+    fn assert_clean(&self) {
+        assert!(self.machine.is_closed(), "never closed: {:?}", self.machine.state);
+        assert_eq!(self.closed, 1);
+        assert_eq!(self.finals.len(), 1, "one call, one record");
+        assert!(self.caller_gone && self.legs.values().all(|leg| leg.gone), "a leg is left over");
+        assert!(!self.bridged || self.bridge_destroyed, "a bridge is left over");
+        let holders = self.ledger.holders().now_or_never().unwrap().unwrap();
+        assert_eq!(holders, [], "a hold is left over");
+        let record = &self.finals[0];
+        assert!(record.attempts.iter().all(|attempt| attempt.result.is_some()));
+        let answered = u32::from(record.end.unwrap().outcome.status == CallStatus::Answered);
+        assert_eq!(u32::from(record.answered_attempt().is_some()), answered);
+        assert_eq!(u32::from(record.answered_at.is_some()), answered);
+        assert_eq!(self.used(), answered, "as many units are used as calls were answered");
+    }
+
+    fn used(&self) -> u32 {
+        let windows = Windows::at(self.now, chrono_tz::UTC);
+        (1..=4)
+            .map(|id| {
+                let scope = Scope::link(crate::ids::LinkId(id));
+                let usage = self.ledger.usage(scope, &windows).now_or_never().unwrap().unwrap();
+                assert_eq!((usage.live, usage.held), (0, [0; WindowKind::COUNT]));
+                usage.used[WindowKind::Total.index()]
+            })
+            .sum()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_a_call_ends_once_and_leaves_nothing_behind(
+        choices in proptest::collection::vec(any::<u16>(), 0..400),
+        links in 1_i64..=4,
+        strategy in prop_oneof![
+            Just(Strategy::Priority), Just(Strategy::RoundRobin), Just(Strategy::Weighted)
+        ],
+    ) {
+        World::new(choices, offer(links, strategy)).run().assert_clean();
+    }
+}
+
+#[test]
+fn the_invented_calls_come_to_every_end() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut seen = std::collections::HashSet::new();
+    for _ in 0..3_000 {
+        let choices = proptest::collection::vec(any::<u16>(), 100..400)
+            .new_tree(&mut runner)
+            .unwrap()
+            .current();
+        let world = World::new(choices, offer(3, Strategy::RoundRobin)).run();
+        let outcome = world.finals[0].end.unwrap().outcome;
+        seen.insert(outcome.reason.as_str());
+    }
+    for reason in
+        ["answered", "caller_abandoned", "all_no_answer", "capacity_unavailable", "system_error"]
+    {
+        assert!(seen.contains(reason), "{reason} never happened: {seen:?}");
+    }
+}
+
+#[test]
+fn a_refused_call_needs_no_ledger_and_no_bridge() {
+    let reason = capconduit_entity::CallReason::DidNotFound;
+    let mut machine = Machine::new(record(), Decision::Refuse(reason));
+    let at = machine.record().started_at;
+    let effects = machine.handle(at, Input::Started);
+    assert!(
+        effects.iter().any(|e| matches!(e, Effect::HangUpCaller { cause: cause::UNALLOCATED }))
+    );
+    assert!(!effects.iter().any(|e| matches!(e, Effect::Reserve(_) | Effect::CreateBridge)));
+    machine.handle(at, Input::CallerGone);
+    assert_eq!(machine.record().end.unwrap().outcome.status, CallStatus::RejectedDid);
+}

@@ -1,0 +1,131 @@
+//! The one record of a call.
+
+use capconduit_entity::AttemptResult;
+use serde::{Deserialize, Serialize};
+
+use super::outcome::Outcome;
+use crate::capacity::HoldId;
+use crate::clock::Timestamp;
+use crate::ids::{CallId, CampaignId, ClientId, DidId, LinkId, SellerId};
+use crate::routing::Trace;
+
+/// Everything that is known of a call. It is written to the journal whenever
+/// something is decided that must not be lost, and to the database once it is final.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CallRecord {
+    pub call: CallId,
+    /// The caller's channel.
+    pub channel: String,
+    pub linked_channel: Option<String>,
+    pub dialled: String,
+    pub caller_number: Option<String>,
+    pub caller_name: Option<String>,
+    pub seller: Option<SellerId>,
+    pub did: Option<DidId>,
+    pub campaign: Option<(CampaignId, String)>,
+    pub started_at: Timestamp,
+    pub answered_at: Option<Timestamp>,
+    pub attempts: Vec<Attempt>,
+    pub trace: Trace,
+    /// Set once, when the call is over.
+    pub end: Option<End>,
+}
+
+/// How and when a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    pub at: Timestamp,
+    pub outcome: Outcome,
+    /// Q.850.
+    pub cause: i32,
+}
+
+/// One client dialled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// 1 for the first.
+    pub position: u32,
+    pub link: LinkId,
+    pub client: ClientId,
+    pub client_name: String,
+    pub client_identifier: String,
+    /// When capacity was taken, which is when the attempt began.
+    pub held_at: Timestamp,
+    pub ringing_at: Option<Timestamp>,
+    pub answered_at: Option<Timestamp>,
+    pub ended_at: Option<Timestamp>,
+    /// Set when the attempt is over.
+    pub result: Option<AttemptResult>,
+    /// Q.850.
+    pub cause: Option<i32>,
+    /// The client's final SIP status.
+    pub sip: Option<i32>,
+}
+
+impl Attempt {
+    pub const fn hold(&self, call: CallId) -> HoldId {
+        HoldId { call, attempt: self.position }
+    }
+}
+
+impl CallRecord {
+    /// The attempt that was answered, if one was.
+    pub fn answered_attempt(&self) -> Option<&Attempt> {
+        self.attempts.iter().find(|attempt| attempt.result == Some(AttemptResult::Answered))
+    }
+
+    /// Whole seconds from the answer to the end, as telephone bills count them.
+    pub fn billed_seconds(&self, end: &End) -> i64 {
+        self.answered_at.map_or(0, |answered| (end.at - answered).num_seconds().max(0))
+    }
+
+    pub fn duration_seconds(&self, end: &End) -> i64 {
+        (end.at - self.started_at).num_seconds().max(0)
+    }
+}
+
+/// What callers may put into a record: no control characters, and no more than fits.
+pub fn clean(text: &str, most_chars: usize) -> Option<String> {
+    let cleaned: String = text.chars().filter(|c| !c.is_control()).take(most_chars).collect();
+    let cleaned = cleaned.trim();
+    (!cleaned.is_empty()).then(|| cleaned.to_owned())
+}
+
+/// Lengths of the columns that callers can fill.
+pub mod limits {
+    pub const DIALLED: usize = 64;
+    pub const CALLER_NUMBER: usize = 64;
+    pub const CALLER_NAME: usize = 128;
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The record of a call that has just arrived.
+    pub(crate) fn record() -> CallRecord {
+        CallRecord {
+            call: crate::clock::new_call_id(),
+            channel: "1795372952.0".to_owned(),
+            linked_channel: None,
+            dialled: "+15559999".to_owned(),
+            caller_number: Some("+15550001".to_owned()),
+            caller_name: None,
+            seller: None,
+            did: None,
+            campaign: None,
+            started_at: "2026-11-22T18:42:32.246Z".parse().unwrap(),
+            answered_at: None,
+            attempts: Vec::new(),
+            trace: Trace::default(),
+            end: None,
+        }
+    }
+
+    #[test]
+    fn hostile_text_is_cleaned() {
+        assert_eq!(clean("Eve\r\nVia: evil\0", 128).unwrap(), "EveVia: evil");
+        assert_eq!(clean("\u{1}\t", 10), None);
+        assert_eq!(clean(&"é".repeat(300), 128).unwrap().chars().count(), 128);
+    }
+}

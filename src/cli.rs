@@ -1,0 +1,160 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::app::App;
+use crate::config::Config;
+use crate::telemetry::{self, Destination};
+use crate::{api, db, embedded};
+
+/// Sells inbound phone calls under caps that are never exceeded.
+#[derive(Parser, Debug)]
+#[command(name = "capconduit", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run everything on this machine: Asterisk, SQLite and the service.
+    Run(embedded::Options),
+    /// Run the service alone, beside an Asterisk that is there already.
+    Serve(ConfigFile),
+    /// Bring the database's schema up to date.
+    Migrate(ConfigFile),
+    /// Say whether the settings are right, and start nothing.
+    CheckConfig(ConfigFile),
+    /// Print an OpenAPI document.
+    Openapi {
+        /// Whose document.
+        #[arg(value_enum)]
+        audience: Audience,
+    },
+}
+
+#[derive(clap::Args, Debug)]
+struct ConfigFile {
+    /// Settings that differ from the defaults (TOML). The environment comes
+    /// after it: CAPCONDUIT__SECTION__NAME.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Audience {
+    Admin,
+    Seller,
+}
+
+/// What a wrong command line or setting exits with (sysexits' `EX_USAGE`).
+const BAD_USAGE: u8 = 64;
+
+impl Cli {
+    /// Does what was asked for.
+    pub async fn run(self) -> ExitCode {
+        match self.command {
+            Command::Run(options) => match embedded::run(options).await {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    embedded::report(&error);
+                    fail(&error)
+                }
+            },
+            Command::Serve(file) => with_config(&file, serve).await,
+            Command::Migrate(file) => with_config(&file, migrate).await,
+            Command::CheckConfig(file) => {
+                with_config(&file, async |_| {
+                    println!("The settings are right.");
+                    ExitCode::SUCCESS
+                })
+                .await
+            }
+            Command::Openapi { audience } => {
+                let document = match audience {
+                    Audience::Admin => api::admin_document(),
+                    Audience::Seller => api::seller_document(),
+                };
+                print!("{document}");
+                ExitCode::SUCCESS
+            }
+        }
+    }
+}
+
+async fn with_config(file: &ConfigFile, then: impl AsyncFnOnce(Config) -> ExitCode) -> ExitCode {
+    match Config::load(file.config.as_deref()) {
+        Ok(config) => {
+            for warning in config.warnings() {
+                eprintln!("capconduit: warning: {warning}");
+            }
+            then(config).await
+        }
+        Err(error) => {
+            eprintln!("capconduit: {error}");
+            ExitCode::from(BAD_USAGE)
+        }
+    }
+}
+
+async fn serve(config: Config) -> ExitCode {
+    telemetry::start(&config.log, Destination::Stderr);
+    let address = config.http.address.clone();
+    let app = match App::start(config).await {
+        Ok(app) => app,
+        Err(error) => return fail(&error),
+    };
+    info!(address, "the API listens");
+    ended().await;
+    info!("stopping; calls that are up stay up");
+    app.stop().await;
+    ExitCode::SUCCESS
+}
+
+async fn migrate(config: Config) -> ExitCode {
+    let migrated = async {
+        let db = db::connect(&config.database.url).await?;
+        db::migrate(&db).await
+    };
+    match migrated.await {
+        Ok(()) => {
+            println!("The database is up to date.");
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("capconduit: {error}");
+    ExitCode::FAILURE
+}
+
+/// Resolves at the first Ctrl-C or SIGTERM. At the second, the process ends at once.
+pub async fn ended() {
+    if let Err(error) = first_signal().await {
+        warn!(%error, "signals can't be received; end the process by killing it");
+        std::future::pending::<()>().await;
+    }
+    tokio::spawn(async {
+        if first_signal().await.is_ok() {
+            eprintln!("capconduit: ended at once");
+            std::process::exit(130);
+        }
+    });
+}
+
+async fn first_signal() -> std::io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,206 @@
+//! Settings: the defaults compiled in, then a file, then the environment.
+//!
+//! They are validated whole before anything starts, and what is wrong is said
+//! in one sentence that names the setting. Numbers and secrets from the
+//! environment are taken as they are written: nothing guesses their type.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::ari::AriSettings;
+use crate::journal::JournalSettings;
+
+/// The defaults, with a comment for every setting.
+pub const DEFAULTS: &str = include_str!("../config.default.toml");
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub http: HttpSettings,
+    pub database: DatabaseSettings,
+    pub ari: AriSettings,
+    pub journal: JournalSettings,
+    pub log: LogSettings,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpSettings {
+    /// `address:port` on which the API listens.
+    pub address: String,
+    /// Whether session cookies travel over HTTPS only.
+    pub secure_cookies: bool,
+    /// Hours after which a sign-in ends.
+    pub session_hours: u32,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseSettings {
+    pub url: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSettings {
+    pub format: LogFormat,
+    pub filter: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Human in a terminal, JSON elsewhere.
+    Auto,
+    Human,
+    Json,
+}
+
+/// What is wrong with the settings, in one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("the settings can't be read: {0}")]
+    Unreadable(#[from] config::ConfigError),
+    #[error("setting `{name}` {problem}")]
+    Invalid { name: &'static str, problem: String },
+}
+
+impl Config {
+    /// Reads and validates the settings.
+    ///
+    /// # Errors
+    /// One sentence that names the first setting that is wrong.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let mut builder = Self::defaults();
+        if let Some(file) = file {
+            builder = builder.add_source(
+                config::File::from(file).format(config::FileFormat::Toml).required(true),
+            );
+        }
+        let environment =
+            config::Environment::with_prefix("CAPCONDUIT").prefix_separator("__").separator("__");
+        let config: Self = builder.add_source(environment).build()?.try_deserialize()?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The defaults with these settings in place of theirs: for profiles that
+    /// know better than a file.
+    ///
+    /// # Errors
+    /// As for [`Config::load`].
+    pub fn with(overrides: &[(&str, String)]) -> Result<Self, ConfigError> {
+        let environment =
+            config::Environment::with_prefix("CAPCONDUIT").prefix_separator("__").separator("__");
+        let mut builder = Self::defaults().add_source(environment);
+        for (name, value) in overrides {
+            builder = builder.set_override(*name, value.clone())?;
+        }
+        let config: Self = builder.build()?.try_deserialize()?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Settings that work and that an operator should know to be risky.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let loopback = |address: &str| {
+            address.starts_with("127.")
+                || address.starts_with("localhost:")
+                || address.starts_with("[::1]")
+        };
+        if !loopback(&self.http.address) && !self.http.secure_cookies {
+            warnings.push(format!(
+                "http.address is {} and http.secure_cookies is off: put TLS in front and switch it on",
+                self.http.address
+            ));
+        }
+        if !loopback(&self.ari.address) {
+            warnings.push(format!(
+                "ari.address is {}: ARI is full control of the switch and isn't encrypted",
+                self.ari.address
+            ));
+        }
+        warnings
+    }
+
+    fn defaults() -> config::ConfigBuilder<config::builder::DefaultState> {
+        config::Config::builder()
+            .add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml))
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        use secrecy::ExposeSecret;
+        let invalid =
+            |name, problem: &str| Err(ConfigError::Invalid { name, problem: problem.to_owned() });
+        if self.http.address.parse::<std::net::SocketAddr>().is_err() {
+            return invalid("http.address", "must be ADDRESS:PORT, such as 127.0.0.1:8080");
+        }
+        if !(1..=24 * 366).contains(&self.http.session_hours) {
+            return invalid("http.session_hours", "must be from 1 to 8784");
+        }
+        let url = &self.database.url;
+        if !url.starts_with("sqlite:")
+            && !url.starts_with("postgres:")
+            && !url.starts_with("postgresql:")
+        {
+            return invalid("database.url", "must begin with sqlite: or postgres:");
+        }
+        if self.ari.password.expose_secret().is_empty() {
+            return invalid("ari.password", "is missing: it is the one in Asterisk's ari.conf");
+        }
+        if !self.ari.address.rsplit_once(':').is_some_and(|(host, port)| {
+            !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+        }) {
+            return invalid("ari.address", "must be HOST:PORT, such as 127.0.0.1:8088");
+        }
+        let word = |text: &str| {
+            !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
+        };
+        if !word(&self.ari.application) {
+            return invalid("ari.application", "may have letters, digits, - and _ only");
+        }
+        if !(1..=10_000).contains(&self.journal.sync_interval_ms) {
+            return invalid("journal.sync_interval_ms", "must be from 1 to 10000");
+        }
+        if tracing_subscriber::EnvFilter::try_new(&self.log.filter).is_err() {
+            return invalid("log.filter", "is not a filter, such as info or info,capconduit=debug");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(name: &'static str, value: &str) -> String {
+        let settings = [("ari.password", "x".to_owned()), (name, value.to_owned())];
+        Config::with(&settings).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_wrong_setting_is_named() {
+        for (name, value) in [
+            ("http.address", "8080"),
+            ("http.session_hours", "0"),
+            ("database.url", "mysql://x"),
+            ("ari.address", "localhost"),
+            ("ari.password", ""),
+            ("ari.application", "a b"),
+            ("log.filter", "=,="),
+        ] {
+            let refusal = refusal(name, value);
+            assert!(refusal.contains(name), "{refusal}");
+        }
+        assert!(refusal("http.adress", "127.0.0.1:1").contains("adress"));
+    }
+
+    #[test]
+    fn a_password_of_digits_stays_what_it_is() {
+        use secrecy::ExposeSecret;
+        let config = Config::with(&[("ari.password", "1e5".to_owned())]).unwrap();
+        assert_eq!(config.ari.password.expose_secret(), "1e5");
+    }
+}

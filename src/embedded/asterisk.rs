@@ -1,0 +1,291 @@
+//! The Asterisk of the embedded profile: configured, started, watched, stopped.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, timeout};
+use tracing::{info, warn};
+
+use super::Options;
+
+/// A running Asterisk.
+pub struct Asterisk {
+    child: Child,
+    command: Launch,
+}
+
+/// How to start it, and to start it again.
+struct Launch {
+    program: PathBuf,
+    home: PathBuf,
+    console: PathBuf,
+    ari_port: u16,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AsteriskError {
+    #[error("there is no Asterisk in {0}: run `scripts/fetch-tools asterisk` (`make run` does)")]
+    NotFetched(PathBuf),
+    #[error(
+        "the folder {0} has too long a name for Asterisk's control socket: choose one with fewer than 90 characters with --data"
+    )]
+    LongPath(PathBuf),
+    #[error("Asterisk's configuration can't be written to {path}: {source}")]
+    Configuration { path: PathBuf, source: io::Error },
+    #[error(
+        "no Asterisk configuration in {0}: start in the checkout, or name the folder with --asterisk-conf"
+    )]
+    NoTemplates(PathBuf),
+    #[error("Asterisk can't be started: {0}")]
+    Spawn(io::Error),
+    #[error("Asterisk ended at once ({status}); its last words:\n{tail}")]
+    Ended { status: ExitStatus, tail: String },
+    #[error("Asterisk wasn't ready within {} s; see {console}", READY_WITHIN.as_secs())]
+    NotReady { console: PathBuf },
+    #[error("an Asterisk of an earlier run (process {0}) doesn't end: end it by hand")]
+    Leftover(i32),
+    #[error("Asterisk ended {0} times within a minute; see DATA/log/asterisk.log")]
+    KeepsEnding(usize),
+}
+
+const READY_WITHIN: Duration = Duration::from_secs(30);
+const STOP_WITHIN: Duration = Duration::from_secs(8);
+const POLL: Duration = Duration::from_millis(25);
+/// The control socket's path has to fit into 107 bytes.
+const HOME_MOST_BYTES: usize = 90;
+const RESTARTS_PER_MINUTE: usize = 5;
+
+// === impl Asterisk ===
+
+impl Asterisk {
+    /// Writes its configuration, starts it and waits until it is ready.
+    ///
+    /// # Errors
+    /// One sentence that says what is missing or what Asterisk said last.
+    pub async fn start(
+        options: &Options,
+        data: &Path,
+        password: &str,
+    ) -> Result<Self, AsteriskError> {
+        let home = data.join("asterisk");
+        if home.as_os_str().len() > HOME_MOST_BYTES {
+            return Err(AsteriskError::LongPath(data.to_owned()));
+        }
+        let program = options.tools.join("bin/asterisk");
+        let not_fetched = |_| AsteriskError::NotFetched(options.tools.clone());
+        let program = program.canonicalize().map_err(not_fetched)?;
+        render(options, data, &home, password)?;
+        let command = Launch {
+            program,
+            home,
+            console: data.join("log/asterisk-console.log"),
+            ari_port: options.ari_port,
+        };
+        let child = command.start().await?;
+        Ok(Self { child, command })
+    }
+
+    /// Starts Asterisk again whenever it ends, until `ended` resolves.
+    ///
+    /// # Errors
+    /// When it ends again and again.
+    pub async fn watch_until(
+        mut self,
+        ended: impl Future<Output = ()>,
+    ) -> Result<Self, AsteriskError> {
+        tokio::pin!(ended);
+        let mut restarts: Vec<Instant> = Vec::new();
+        loop {
+            let status = tokio::select! {
+                () = &mut ended => return Ok(self),
+                status = self.child.wait() => status,
+            };
+            warn!(?status, "Asterisk ended by itself; it is started again");
+            restarts.retain(|at| at.elapsed() < Duration::from_mins(1));
+            restarts.push(Instant::now());
+            if restarts.len() > RESTARTS_PER_MINUTE {
+                return Err(AsteriskError::KeepsEnding(restarts.len()));
+            }
+            self.child = self.command.start().await?;
+        }
+    }
+
+    /// Ends it; calls that are still up end with it.
+    pub async fn stop(mut self) {
+        let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        if let Some(pid) = pid
+            && let Err(error) = kill_process(pid, Signal::TERM)
+        {
+            warn!(%error, "Asterisk could not be told to end");
+        }
+        if timeout(STOP_WITHIN, self.child.wait()).await.is_err() {
+            warn!("Asterisk didn't end in time and is killed");
+            if let Err(error) = self.child.kill().await {
+                warn!(%error, "Asterisk could not be killed");
+            }
+        }
+    }
+}
+
+// === impl Launch ===
+
+impl Launch {
+    async fn start(&self) -> Result<Child, AsteriskError> {
+        let console = File::create(&self.console).map_err(AsteriskError::Spawn)?;
+        let errors = console.try_clone().map_err(AsteriskError::Spawn)?;
+        let mut child = Command::new(&self.program)
+            .arg("-C")
+            .arg(self.home.join("etc/asterisk.conf"))
+            .arg("-f")
+            .current_dir(&self.home)
+            .stdin(Stdio::null())
+            .stdout(console)
+            .stderr(errors)
+            // A group of its own: Ctrl-C in the terminal reaches us alone, and
+            // Asterisk ends after the calls' records are written.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(AsteriskError::Spawn)?;
+        let deadline = Instant::now() + READY_WITHIN;
+        while Instant::now() < deadline {
+            if let Some(status) = child.try_wait().map_err(AsteriskError::Spawn)? {
+                return Err(AsteriskError::Ended { status, tail: self.last_words() });
+            }
+            if TcpStream::connect(("127.0.0.1", self.ari_port)).await.is_ok() {
+                info!("Asterisk is up");
+                return Ok(child);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Err(AsteriskError::NotReady { console: self.console.clone() })
+    }
+
+    fn last_words(&self) -> String {
+        let text = fs::read_to_string(&self.console).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(5)..].join("\n")
+    }
+}
+
+/// Fills the templates in.
+fn render(
+    options: &Options,
+    data: &Path,
+    home: &Path,
+    password: &str,
+) -> Result<(), AsteriskError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| AsteriskError::Configuration { path, source }
+    };
+    let etc = home.join("etc");
+    for folder in ["etc", "lib", "spool", "run", "log"] {
+        fs::create_dir_all(home.join(folder)).map_err(failed(home))?;
+    }
+    let (modules, library) = folders(&options.tools)?;
+    let carriers = data.join("carriers.conf");
+    if !carriers.exists() {
+        fs::write(&carriers, CARRIERS_HINT).map_err(failed(&carriers))?;
+    }
+    let values = [
+        ("@HOME_DIR@", home.display().to_string()),
+        ("@MODULE_DIR@", modules.display().to_string()),
+        ("@LIBRARY_DIR@", library.display().to_string()),
+        ("@ARI_PORT@", options.ari_port.to_string()),
+        ("@ARI_PASSWORD@", password.to_owned()),
+        ("@SIP_BIND@", format!("127.0.0.1:{}", options.sip_port)),
+        ("@CARRIER_MATCH@", "127.0.0.0/8".to_owned()),
+        ("@CARRIERS_FILE@", carriers.display().to_string()),
+        ("@DATABASE_FILE@", data.join("capconduit.db").display().to_string()),
+        ("@STASIS_APP@", "capconduit".to_owned()),
+        ("@PATIENCE_SECONDS@", options.patience_seconds.to_string()),
+        ("@RTP_START@", options.rtp_ports.from.to_string()),
+        ("@RTP_END@", options.rtp_ports.to.to_string()),
+    ];
+    let mut templates = 0;
+    let no_templates = |_| AsteriskError::NoTemplates(options.asterisk_conf.clone());
+    for entry in fs::read_dir(&options.asterisk_conf).map_err(no_templates)? {
+        let path = entry.map_err(failed(&options.asterisk_conf))?.path();
+        if path.extension().is_none_or(|extension| extension != "conf") {
+            continue;
+        }
+        let mut text = fs::read_to_string(&path).map_err(failed(&path))?;
+        for (placeholder, value) in &values {
+            text = text.replace(placeholder, value);
+        }
+        let target = etc.join(path.file_name().unwrap_or_default());
+        write_private(&target, &text).map_err(failed(&target))?;
+        templates += 1;
+    }
+    if templates == 0 {
+        return Err(AsteriskError::NoTemplates(options.asterisk_conf.clone()));
+    }
+    Ok(())
+}
+
+const CARRIERS_HINT: &str = "\
+; Carriers that may call, besides those on this machine (127.0.0.0/8).
+; One section each, known by its address and by nothing else; then start again:
+;
+; [acme](carrier-address)
+; match = 203.0.113.0/24
+";
+
+/// Where this Asterisk's modules and documentation are, as `scripts/fetch-tools` noted.
+fn folders(tools: &Path) -> Result<(PathBuf, PathBuf), AsteriskError> {
+    let not_fetched = || AsteriskError::NotFetched(tools.to_owned());
+    let tools = tools.canonicalize().map_err(|_| not_fetched())?;
+    let noted = fs::read_to_string(tools.join("asterisk.env")).map_err(|_| not_fetched())?;
+    let folder = |name: &str| {
+        let line = noted.lines().find_map(|line| line.strip_prefix(name));
+        // An absolute path stays as it is.
+        line.map(|folder| tools.join(folder)).ok_or_else(not_fetched)
+    };
+    Ok((folder("ASTMODDIR=")?, folder("ASTDATADIR=")?))
+}
+
+/// Writes a file that only its owner can read.
+pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut file =
+        File::options().create(true).write(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())
+}
+
+/// Ends an Asterisk that a killed run left behind in this data folder.
+pub fn end_leftover(data: &Path) -> Result<(), AsteriskError> {
+    let home = data.join("asterisk");
+    let noted = fs::read_to_string(home.join("run/asterisk.pid")).unwrap_or_default();
+    let Some(pid) = noted.trim().parse().ok().and_then(Pid::from_raw) else { return Ok(()) };
+    if !is_ours(pid, &home) {
+        return Ok(());
+    }
+    eprintln!("Ending the Asterisk that an earlier run left behind ...");
+    let started = std::time::Instant::now();
+    while is_ours(pid, &home) {
+        let signal = if started.elapsed() < STOP_WITHIN { Signal::TERM } else { Signal::KILL };
+        if kill_process(pid, signal).is_err() || started.elapsed() > 2 * STOP_WITHIN {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    if is_ours(pid, &home) {
+        Err(AsteriskError::Leftover(pid.as_raw_nonzero().get()))
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether the process runs on this home folder: the id may be another's by now.
+fn is_ours(pid: Pid, home: &Path) -> bool {
+    let command = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+    let wanted = home.join("etc/asterisk.conf");
+    command.split(|byte| *byte == 0).any(|word| word == wanted.as_os_str().as_encoded_bytes())
+}

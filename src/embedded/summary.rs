@@ -1,0 +1,62 @@
+//! What a person sees when everything runs.
+
+use std::io::IsTerminal;
+use std::path::Path;
+
+use super::Options;
+
+/// Says where everything is, and how to make the first call.
+pub fn print(options: &Options, data: &Path, first_password: Option<&str>) {
+    let style = Style { on: std::io::stdout().is_terminal() };
+    let http = format!("http://127.0.0.1:{}", options.http_port);
+    let password_file = data.join("admin-password");
+    println!();
+    println!("  {}", style.strong("CapConduit is ready"));
+    println!();
+    let row =
+        |name: &str, value: String| println!("  {}  {value}", style.faint(&format!("{name:<11}")));
+    row("API", format!("{http}/api"));
+    row("Swagger UI", format!("{http}/docs/admin   {http}/docs/seller"));
+    row(
+        "SIP",
+        format!(
+            "sip:NUMBER@127.0.0.1:{}  (UDP; calls from 127.0.0.0/8 are taken)",
+            options.sip_port
+        ),
+    );
+    row("Data, logs", data.display().to_string());
+    match first_password {
+        Some(password) => {
+            row("Sign in", format!("admin  {}", style.strong(password)));
+            row("", format!("shown once; also in {}", password_file.display()));
+        }
+        None => row(
+            "Sign in",
+            format!("admin, password in {} unless you changed it", password_file.display()),
+        ),
+    }
+    println!();
+    println!(
+        "  First call:  make demo in another terminal, or a softphone: README, \"A first call\""
+    );
+    println!("  Ctrl-C ends everything that was started here.");
+    println!();
+}
+
+struct Style {
+    on: bool,
+}
+
+impl Style {
+    fn strong(&self, text: &str) -> String {
+        self.wrap("1", text)
+    }
+
+    fn faint(&self, text: &str) -> String {
+        self.wrap("2", text)
+    }
+
+    fn wrap(&self, code: &str, text: &str) -> String {
+        if self.on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}

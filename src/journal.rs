@@ -1,0 +1,153 @@
+//! Records on their way to the database: durable, in order, never doubled.
+//!
+//! A call's record is appended to the [`spool`], a file outside the process's
+//! memory, before its client is dialled and again whenever something is
+//! decided that must not be lost: answered, ended. An append is one write to
+//! the page cache, so no call waits for a disk, and `kill -9` loses nothing;
+//! the file is synced in groups, so a power cut loses no more than the last
+//! interval. The [`writer`] moves final records into the database in batches,
+//! and tries for as long as it takes. Inserting a record twice is harmless:
+//! the database knows it by its call id.
+//!
+//! At start, final records that are still in the spool go to the database, and
+//! records that were never finished come back to the caller of
+//! [`Journal::open`], who knows what became of their calls.
+
+mod spool;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sea_orm::DatabaseConnection;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use crate::call::CallRecord;
+use spool::Spool;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JournalSettings {
+    /// The folder that holds the spool.
+    pub directory: PathBuf,
+    /// The most that a power cut may lose, in milliseconds.
+    pub sync_interval_ms: u64,
+}
+
+/// Takes records from calls. Cheap to share.
+pub struct Journal {
+    spool: Arc<Spool>,
+    finished: mpsc::UnboundedSender<Arc<CallRecord>>,
+}
+
+/// The tasks behind a journal.
+pub struct JournalTasks {
+    sync: JoinHandle<()>,
+    writer: JoinHandle<()>,
+    cancel: CancellationToken,
+}
+
+/// The spool's folder can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the journal in {directory} can't be opened")]
+pub struct OpenError {
+    directory: PathBuf,
+    #[source]
+    source: std::io::Error,
+}
+
+impl Journal {
+    /// Opens the spool, hands what is final to the database, and returns the
+    /// records that were never finished.
+    ///
+    /// # Errors
+    /// When the folder can't be made, read or written to.
+    pub fn open(
+        settings: &JournalSettings,
+        db: DatabaseConnection,
+    ) -> Result<(Self, JournalTasks, Vec<CallRecord>), OpenError> {
+        let (spool, found) = Spool::open(&settings.directory)
+            .map_err(|source| OpenError { directory: settings.directory.clone(), source })?;
+        let spool = Arc::new(spool);
+        let cancel = CancellationToken::new();
+        // Unbounded on purpose: what waits here is what the spool holds too,
+        // and a call is never refused because the database is slow.
+        let (finished, queue) = mpsc::unbounded_channel();
+        let writer = tokio::spawn(writer::run(db, queue, spool.clone()));
+        let sync = tokio::spawn(sync_in_groups(
+            spool.clone(),
+            Duration::from_millis(settings.sync_interval_ms),
+            cancel.clone(),
+        ));
+        let journal = Self { spool, finished };
+        let (done, open): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|record| record.end.is_some());
+        for record in done {
+            journal.finish(Arc::new(record));
+        }
+        Ok((journal, JournalTasks { sync, writer, cancel }, open))
+    }
+
+    /// Makes the record survive a crash of the process. A final one goes on to the database.
+    pub fn save(&self, record: CallRecord) {
+        let record = Arc::new(record);
+        if let Err(cause) = self.spool.append(&record) {
+            // Calls go on: the record is still in memory and goes to the database.
+            error!(call.id = %record.call, error = %cause, "a record could not be spooled");
+        }
+        if record.end.is_some() {
+            self.finish(record);
+        }
+    }
+
+    /// Records that the database doesn't have yet, those of live calls among them.
+    pub fn depth(&self) -> usize {
+        self.spool.depth()
+    }
+
+    fn finish(&self, record: Arc<CallRecord>) {
+        if self.finished.send(record).is_err() {
+            warn!(
+                "the record writer has stopped; the record waits in the spool for the next start"
+            );
+        }
+    }
+}
+
+impl JournalTasks {
+    /// Waits until everything handed in so far is in the database, but no
+    /// longer than `patience`: what is left waits in the spool.
+    pub async fn close(self, journal: Journal, patience: Duration) {
+        drop(journal.finished);
+        if tokio::time::timeout(patience, self.writer).await.is_err() {
+            warn!("records are left in the journal for the next start");
+        }
+        self.cancel.cancel();
+        if self.sync.await.is_err() {
+            warn!("the journal's last sync failed");
+        }
+    }
+}
+
+async fn sync_in_groups(spool: Arc<Spool>, interval: Duration, cancel: CancellationToken) {
+    loop {
+        let stopping = tokio::select! {
+            () = tokio::time::sleep(interval) => false,
+            () = cancel.cancelled() => true,
+        };
+        let spool = spool.clone();
+        match tokio::task::spawn_blocking(move || spool.sync()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(cause)) => error!(error = %cause, "the journal could not be synced to disk"),
+            Err(cause) => error!(error = %cause, "the journal's sync was cut off"),
+        }
+        if stopping {
+            return;
+        }
+    }
+}

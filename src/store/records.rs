@@ -1,0 +1,204 @@
+//! Writes call records, and reads back from them what the ledger has to know.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use capconduit_entity::{CallStatus, call_attempt, call_log};
+use sea_orm::sea_query::OnConflict;
+use sea_orm::{
+    ActiveValue::{NotSet, Set},
+    ColumnTrait, ConnectionTrait, DatabaseConnection, DbErr, EntityTrait, FromQueryResult,
+    QueryFilter, QuerySelect,
+};
+
+use crate::call::CallRecord;
+use crate::call::outcome::cause;
+use crate::call::record::{Attempt, End};
+use crate::capacity::{Counted, Scope, WindowKind, Windows};
+use crate::clock::{self, Timestamp};
+use crate::db::begin_write;
+use crate::ids::LinkId;
+use crate::routing::Snapshot;
+
+/// Inserts final records with their attempts. One that is there already is left as it is.
+///
+/// # Errors
+/// When the database refuses or can't be reached: then nothing was inserted.
+pub async fn insert(db: &DatabaseConnection, records: &[Arc<CallRecord>]) -> Result<(), DbErr> {
+    let txn = begin_write(db).await?;
+    let calls = records.iter().map(|record| record.call.0);
+    let known: HashSet<_> = call_log::Entity::find()
+        .select_only()
+        .column(call_log::Column::CallId)
+        .filter(call_log::Column::CallId.is_in(calls))
+        .into_tuple::<uuid::Uuid>()
+        .all(&txn)
+        .await?
+        .into_iter()
+        .collect();
+    let created_at = clock::now();
+    for record in records.iter().filter(|record| !known.contains(&record.call.0)) {
+        let Some(end) = &record.end else { continue };
+        insert_one(&txn, record, end, created_at).await?;
+    }
+    txn.commit().await
+}
+
+async fn insert_one(
+    txn: &impl ConnectionTrait,
+    record: &CallRecord,
+    end: &End,
+    created_at: Timestamp,
+) -> Result<(), DbErr> {
+    let inserted = call_log::Entity::insert(log_row(record, end, created_at)?)
+        .on_conflict(OnConflict::column(call_log::Column::CallId).do_nothing().to_owned())
+        .exec_with_returning(txn)
+        .await;
+    let log = match inserted {
+        Ok(log) => log,
+        // Another writer was first: the record is there, and whole.
+        Err(DbErr::RecordNotInserted | DbErr::RecordNotFound(_)) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let attempts: Vec<_> =
+        record.attempts.iter().map(|attempt| attempt_row(log.id, attempt, end)).collect();
+    if !attempts.is_empty() {
+        call_attempt::Entity::insert_many(attempts).exec_without_returning(txn).await?;
+    }
+    Ok(())
+}
+
+fn log_row(
+    record: &CallRecord,
+    end: &End,
+    created_at: Timestamp,
+) -> Result<call_log::ActiveModel, DbErr> {
+    let answered = record.answered_attempt();
+    let trace = serde_json::to_value(&record.trace).map_err(|e| DbErr::Json(e.to_string()))?;
+    Ok(call_log::ActiveModel {
+        id: NotSet,
+        call_id: Set(record.call.0),
+        user_id: Set(record.seller.map(|id| id.0)),
+        campaign_id: Set(record.campaign.as_ref().map(|(id, _)| id.0)),
+        campaign_name: Set(record.campaign.as_ref().map(|(_, name)| name.clone())),
+        did_id: Set(record.did.map(|id| id.0)),
+        client_id: Set(answered.map(|attempt| attempt.client.0)),
+        client_name: Set(answered.map(|attempt| attempt.client_name.clone())),
+        client_identifier: Set(answered.map(|attempt| attempt.client_identifier.clone())),
+        campaign_client_setting_id: Set(answered.map(|attempt| attempt.link.0)),
+        incoming_did_number: Set(record.dialled.clone()),
+        caller_id_num: Set(record.caller_number.clone()),
+        caller_id_name: Set(record.caller_name.clone()),
+        timestamp_start: Set(record.started_at),
+        timestamp_answered: Set(record.answered_at),
+        timestamp_end: Set(end.at),
+        held_at: Set(answered.map(|attempt| attempt.held_at)),
+        duration_seconds: Set(record.duration_seconds(end)),
+        billsec_seconds: Set(record.billed_seconds(end)),
+        call_status: Set(end.outcome.status),
+        reason: Set(end.outcome.reason),
+        hangup_cause_code: Set(end.cause),
+        hangup_cause_text: Set(cause::text(end.cause).to_owned()),
+        asterisk_uniqueid: Set(record.channel.clone()),
+        asterisk_linkedid: Set(record.linked_channel.clone()),
+        trace: Set(trace),
+        created_at: Set(created_at),
+    })
+}
+
+fn attempt_row(call_log_id: i64, attempt: &Attempt, end: &End) -> call_attempt::ActiveModel {
+    use capconduit_entity::AttemptResult::Canceled;
+    call_attempt::ActiveModel {
+        id: NotSet,
+        call_log_id: Set(call_log_id),
+        position: Set(i32::try_from(attempt.position).unwrap_or(i32::MAX)),
+        campaign_client_setting_id: Set(attempt.link.0),
+        client_id: Set(attempt.client.0),
+        client_name: Set(attempt.client_name.clone()),
+        client_identifier: Set(attempt.client_identifier.clone()),
+        result: Set(attempt.result.unwrap_or(Canceled)),
+        started_at: Set(attempt.held_at),
+        ringing_at: Set(attempt.ringing_at),
+        answered_at: Set(attempt.answered_at),
+        ended_at: Set(attempt.ended_at.unwrap_or(end.at)),
+        cause_code: Set(attempt.cause),
+        sip_code: Set(attempt.sip),
+    }
+}
+
+#[derive(FromQueryResult)]
+struct LinkCount {
+    campaign_client_setting_id: i64,
+    calls: i64,
+}
+
+/// Answered calls of every link, in every window that is open at `now`.
+///
+/// # Errors
+/// When the database can't be read.
+pub async fn count_answered(
+    db: &impl ConnectionTrait,
+    snapshot: &Snapshot,
+    now: Timestamp,
+) -> Result<Vec<Counted>, DbErr> {
+    let mut by_start: HashMap<(WindowKind, Timestamp), HashSet<i64>> = HashMap::new();
+    for link in snapshot.links() {
+        let windows = Windows::at(now, link.zone);
+        for kind in WindowKind::ALL {
+            by_start.entry((kind, windows.start(kind))).or_default().insert(link.id.0);
+        }
+    }
+    let mut counted = Vec::new();
+    for ((kind, start), links) in by_start {
+        for row in count_since(db, start).await? {
+            if links.contains(&row.campaign_client_setting_id) {
+                counted.push(Counted {
+                    scope: Scope::link(LinkId(row.campaign_client_setting_id)),
+                    kind,
+                    start,
+                    used: u32::try_from(row.calls).unwrap_or(u32::MAX),
+                });
+            }
+        }
+    }
+    Ok(counted)
+}
+
+async fn count_since(db: &impl ConnectionTrait, start: Timestamp) -> Result<Vec<LinkCount>, DbErr> {
+    call_log::Entity::find()
+        .select_only()
+        .column(call_log::Column::CampaignClientSettingId)
+        .column_as(call_log::Column::Id.count(), "calls")
+        .filter(call_log::Column::CallStatus.eq(CallStatus::Answered))
+        .filter(call_log::Column::CampaignClientSettingId.is_not_null())
+        .filter(call_log::Column::HeldAt.gte(start))
+        .group_by(call_log::Column::CampaignClientSettingId)
+        .into_model::<LinkCount>()
+        .all(db)
+        .await
+}
+
+#[derive(FromQueryResult)]
+struct LastOffer {
+    campaign_client_setting_id: i64,
+    offered_at: Timestamp,
+}
+
+/// When each link was last offered a call: what rotations go on from.
+///
+/// # Errors
+/// When the database can't be read.
+pub async fn last_offers(db: &impl ConnectionTrait) -> Result<HashMap<LinkId, Timestamp>, DbErr> {
+    let offers = call_attempt::Entity::find()
+        .select_only()
+        .column(call_attempt::Column::CampaignClientSettingId)
+        .column_as(call_attempt::Column::StartedAt.max(), "offered_at")
+        .group_by(call_attempt::Column::CampaignClientSettingId)
+        .into_model::<LastOffer>()
+        .all(db)
+        .await?;
+    Ok(offers
+        .into_iter()
+        .map(|offer| (LinkId(offer.campaign_client_setting_id), offer.offered_at))
+        .collect())
+}

@@ -1,0 +1,39 @@
+//! Log lines: human in a terminal, JSON elsewhere.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+
+use crate::config::{LogFormat, LogSettings};
+
+/// Where log lines go.
+#[derive(Debug)]
+pub enum Destination {
+    Stderr,
+    /// Appended to; the terminal stays free for what a person wants to read.
+    File(std::fs::File),
+}
+
+/// Starts logging. Later calls do nothing.
+pub fn start(settings: &LogSettings, destination: Destination) {
+    let filter = EnvFilter::try_new(&settings.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let to_terminal = matches!(destination, Destination::Stderr) && std::io::stderr().is_terminal();
+    let json = match settings.format {
+        LogFormat::Json => true,
+        LogFormat::Human => false,
+        LogFormat::Auto => !to_terminal,
+    };
+    let writer = match destination {
+        Destination::Stderr => BoxMakeWriter::new(std::io::stderr),
+        Destination::File(file) => BoxMakeWriter::new(file),
+    };
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_writer(writer)
+        .with_ansi(to_terminal);
+    // A test may have started logging before: its choice stays.
+    let started = if json { lines.json().flatten_event(true).try_init() } else { lines.try_init() };
+    drop(started);
+}
