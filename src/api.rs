@@ -84,24 +84,35 @@ struct Refresh {
     seen: Mutex<u64>,
 }
 
+/// Sections of both documents.
 #[derive(Tags)]
 enum Tag {
     /// Is the service there, and can it take calls?
     Probes,
     /// Signing in and out, one's own password, API tokens.
     Auth,
-    /// Accounts: admins, staff and sellers.
-    Users,
-    /// Call centres that buy calls, with their PJSIP endpoints.
-    Clients,
-    /// Inbound numbers.
-    Dids,
-    /// Routing units: strategy, DIDs, links to clients with their caps.
-    Campaigns,
     /// One record per inbound call.
     Logs,
     /// Calls that are up now.
     Live,
+}
+
+/// Sections of the admins' document.
+#[derive(Tags)]
+enum AdminTag {
+    /// Accounts: admins, staff and sellers.
+    Users,
+    /// Call centres that buy calls, with their PJSIP endpoints.
+    Clients,
+}
+
+/// Sections of the sellers' document.
+#[derive(Tags)]
+enum SellerTag {
+    /// Inbound numbers.
+    Dids,
+    /// Routing units: strategy, DIDs, links to clients with their caps.
+    Campaigns,
 }
 
 impl Backend {

@@ -22,7 +22,7 @@ use crate::api::problem::{
     Change, Create, FieldErrors, List, Problem, Read, Refusal, Remove, broken, in_use, not_found,
 };
 use crate::api::stamp::Stamp;
-use crate::api::{Backend, Tag, conflict};
+use crate::api::{AdminTag, Backend, conflict};
 use crate::store::clients::{self, Realtime};
 use crate::{clock, db};
 
@@ -101,7 +101,7 @@ enum ClientCreated {
     Created(Json<Client>),
 }
 
-#[OpenApi(prefix_path = "/api/admin/clients", tag = "Tag::Clients")]
+#[OpenApi(prefix_path = "/api/admin/clients", tag = "AdminTag::Clients")]
 impl ClientsApi {
     /// List clients
     #[oai(path = "/", method = "get", operation_id = "listClients")]

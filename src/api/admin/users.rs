@@ -19,7 +19,7 @@ use crate::api::problem::{
     Change, Create, FieldErrors, List, Problem, Read, Refusal, Remove, forbidden, in_use, not_found,
 };
 use crate::api::stamp::Stamp;
-use crate::api::{Tag, conflict, password};
+use crate::api::{AdminTag, conflict, password};
 use crate::store::users;
 use crate::{clock, db};
 
@@ -98,7 +98,7 @@ enum UserCreated {
     Created(Json<User>),
 }
 
-#[OpenApi(prefix_path = "/api/admin/users", tag = "Tag::Users")]
+#[OpenApi(prefix_path = "/api/admin/users", tag = "AdminTag::Users")]
 impl UsersApi {
     /// List accounts
     ///

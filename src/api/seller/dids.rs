@@ -6,7 +6,7 @@ use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use sea_orm::{ActiveModelTrait, IntoActiveModel, ModelTrait, Set};
 
-use crate::api::Tag;
+use crate::api::SellerTag;
 use crate::api::access::Seller;
 use crate::api::auth::Gone;
 use crate::api::input::query::{PageNumber, PerPage};
@@ -70,7 +70,7 @@ enum DidCreated {
     Created(Json<Did>),
 }
 
-#[OpenApi(prefix_path = "/api/seller/dids", tag = "Tag::Dids")]
+#[OpenApi(prefix_path = "/api/seller/dids", tag = "SellerTag::Dids")]
 impl DidsApi {
     /// List my DIDs
     #[oai(path = "/", method = "get", operation_id = "listDids")]

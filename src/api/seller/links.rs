@@ -15,7 +15,7 @@ use crate::api::problem::{
     Change, Create, Problem, Refusal, Remove, broken, conflict as conflicting, not_found,
 };
 use crate::api::stamp::Stamp;
-use crate::api::{Backend, Tag, conflict};
+use crate::api::{Backend, SellerTag, conflict};
 use crate::capacity::{Scope, Window, WindowKind, Windows};
 use crate::clock::Timestamp;
 use crate::ids::LinkId;
@@ -149,7 +149,7 @@ enum LinkCreated {
     Created(Json<Link>),
 }
 
-#[OpenApi(prefix_path = "/api/seller/campaigns", tag = "Tag::Campaigns")]
+#[OpenApi(prefix_path = "/api/seller/campaigns", tag = "SellerTag::Campaigns")]
 impl LinksApi {
     /// Link a client to one of my campaigns
     ///
