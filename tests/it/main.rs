@@ -1,0 +1,4 @@
+mod database;
+mod support {
+    pub mod postgres;
+}
