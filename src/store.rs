@@ -1,4 +1,11 @@
 //! Queries, one file per thing that is asked for.
 
+pub mod call_logs;
+pub mod campaigns;
+pub mod clients;
+pub mod dids;
+pub mod links;
 pub mod records;
 pub mod routing;
+pub mod sessions;
+pub mod users;

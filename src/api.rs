@@ -1,0 +1,183 @@
+//! The HTTP API, for sellers and for those who operate the platform.
+//!
+//! Types are the documentation: `openapi/admin.yaml` and `openapi/seller.yaml`
+//! are generated from the handlers in [`admin`], [`seller`] and [`auth`]. A
+//! handler reads top to bottom: who is asking ([`access`]), what is asked
+//! ([`input`]), one transaction, the answer. Every refusal is a [`problem`].
+//!
+//! An edit is in force for the next call when its request is answered: a write
+//! that routing depends on reloads the routing snapshot before it answers.
+
+pub mod access;
+pub mod admin;
+pub mod auth;
+mod conflict;
+mod documents;
+pub mod input;
+pub mod live;
+pub mod logs;
+mod page;
+pub mod password;
+mod probes;
+pub mod problem;
+pub mod seller;
+mod server;
+mod stamp;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use capconduit_entity::{Role, UserStatus, user};
+use chrono::Duration;
+use poem_openapi::Tags;
+use sea_orm::{ActiveModelTrait, DatabaseConnection, DbErr, Set};
+use tokio::sync::Mutex;
+
+pub use documents::{admin_document, seller_document};
+pub use server::{routes, serve};
+
+use crate::capacity::Ledger;
+use crate::clock::Timestamp;
+use crate::ids::CallId;
+use crate::live::Live;
+use crate::routing::snapshot::Current;
+use crate::store;
+
+/// What the API works on.
+pub struct Backend {
+    pub db: DatabaseConnection,
+    pub routing: Arc<Current>,
+    pub ledger: Arc<dyn Ledger>,
+    pub live: Arc<Live>,
+    pub switch: Arc<dyn Switch>,
+    pub session: SessionSettings,
+    refresh: Refresh,
+}
+
+/// What the API asks of the switch.
+pub trait Switch: Send + Sync + 'static {
+    /// Whether calls can be controlled now.
+    fn is_ready(&self) -> bool;
+
+    /// The rows of a client's endpoint, AOR or auth changed.
+    fn clients_changed(&self);
+
+    /// Ends a live call; false if there is none of this id.
+    fn hang_up(&self, call: CallId) -> bool;
+}
+
+/// How browsers stay signed in.
+#[derive(Clone, Debug)]
+pub struct SessionSettings {
+    /// How long a session lasts from sign-in.
+    pub lifetime: Duration,
+    /// Whether browsers send the cookie over TLS only.
+    pub secure_cookie: bool,
+}
+
+/// Loads of the routing snapshot, one at a time, so that no older one replaces a newer one.
+#[derive(Default)]
+struct Refresh {
+    /// Counts the writes that asked for a load.
+    asked: AtomicU64,
+    /// How many of them the snapshot in force has seen.
+    seen: Mutex<u64>,
+}
+
+#[derive(Tags)]
+enum Tag {
+    /// Is the service there, and can it take calls?
+    Probes,
+    /// Signing in and out, one's own password, API tokens.
+    Auth,
+    /// Accounts: admins, staff and sellers.
+    Users,
+    /// Call centres that buy calls, with their PJSIP endpoints.
+    Clients,
+    /// Inbound numbers.
+    Dids,
+    /// Routing units: strategy, DIDs, links to clients with their caps.
+    Campaigns,
+    /// One record per inbound call.
+    Logs,
+    /// Calls that are up now.
+    Live,
+}
+
+impl Backend {
+    pub fn new(
+        db: DatabaseConnection,
+        routing: Arc<Current>,
+        ledger: Arc<dyn Ledger>,
+        live: Arc<Live>,
+        switch: Arc<dyn Switch>,
+        session: SessionSettings,
+    ) -> Self {
+        Self { db, routing, ledger, live, switch, session, refresh: Refresh::default() }
+    }
+
+    /// Puts what the database holds in force, at the latest what was committed before the call.
+    ///
+    /// Requests that wait for the same load share it.
+    ///
+    /// # Errors
+    /// When the database can't be read; the old snapshot stays in force.
+    pub async fn refresh_routing(&self) -> Result<(), DbErr> {
+        let mine = self.refresh.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut seen = self.refresh.seen.lock().await;
+        if *seen >= mine {
+            return Ok(());
+        }
+        let all = self.refresh.asked.load(Ordering::SeqCst);
+        let snapshot = store::routing::load_snapshot(&self.db).await?;
+        self.routing.set(snapshot);
+        *seen = all;
+        Ok(())
+    }
+}
+
+impl Default for SessionSettings {
+    fn default() -> Self {
+        Self { lifetime: Duration::hours(12), secure_cookie: true }
+    }
+}
+
+/// Why the first admin couldn't be created.
+#[derive(Debug, thiserror::Error)]
+pub enum FirstAdminError {
+    #[error("the database couldn't be asked for users")]
+    Database(#[from] DbErr),
+    #[error("the password couldn't be hashed")]
+    Hash,
+}
+
+/// Creates the user `admin` if there is no user at all, and returns its password.
+///
+/// # Errors
+/// When the database can't be read or written.
+pub async fn create_first_admin(
+    db: &DatabaseConnection,
+    now: Timestamp,
+) -> Result<Option<String>, FirstAdminError> {
+    let txn = crate::db::begin_write(db).await?;
+    if store::users::exist(&txn).await? {
+        return Ok(None);
+    }
+    let one_time = password::readable();
+    let hash = password::hash(one_time.clone()).await.map_err(|_| FirstAdminError::Hash)?;
+    let admin = user::ActiveModel {
+        username: Set("admin".to_owned()),
+        email: Set("admin@localhost".to_owned()),
+        password_hash: Set(hash),
+        role: Set(Role::Admin),
+        status: Set(UserStatus::Active),
+        full_name: Set(None),
+        company_name: Set(None),
+        created_at: Set(now),
+        updated_at: Set(now),
+        ..Default::default()
+    };
+    admin.insert(&txn).await?;
+    txn.commit().await?;
+    Ok(Some(one_time))
+}

@@ -1,0 +1,188 @@
+//! Who is asking, and whether they may.
+//!
+//! A request proves who sent it by a bearer token or by the session cookie.
+//! Operations name who may call them by the type of their first argument:
+//! [`Anyone`] signed in, a [`Seller`], an [`Operator`] (admin or staff).
+//! A session cookie travels with every request that a browser makes, also one
+//! that a foreign page started, so requests that change something and come by
+//! cookie must come from our own pages.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use capconduit_entity::{Role, UserStatus, user};
+use poem::http::{HeaderMap, Method, header};
+use poem::{Request, RequestBody, Result};
+use poem_openapi::registry::{MetaSecurityScheme, Registry};
+use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
+
+use super::Backend;
+use super::password::fingerprint;
+use super::problem::{Problem, broken, forbidden, not_signed_in};
+use crate::clock;
+use crate::store::sessions;
+
+/// The name of the session cookie.
+pub const COOKIE: &str = "capconduit_session";
+
+/// A signed-in user of a kind `K`.
+pub struct Caller<K> {
+    /// What the request works on.
+    pub backend: Arc<Backend>,
+    pub user: user::Model,
+    /// The hash of the session's id, where the request came by cookie.
+    pub session: Option<String>,
+    kind: PhantomData<K>,
+}
+
+/// Which roles a kind of caller has.
+pub trait Kind: Send + Sync + 'static {
+    const WHO: &'static str;
+    fn admits(role: Role) -> bool;
+}
+
+macro_rules! callers {
+    ($($(#[$meta:meta])* $name:ident($kind:ident) = $who:literal, $($role:ident)|+;)+) => {$(
+        #[derive(Debug)]
+        pub struct $kind;
+
+        $(#[$meta])*
+        pub type $name = Caller<$kind>;
+
+        impl Kind for $kind {
+            const WHO: &'static str = $who;
+
+            fn admits(role: Role) -> bool {
+                matches!(role, $(Role::$role)|+)
+            }
+        }
+    )+};
+}
+
+callers! {
+    /// Whoever is signed in.
+    Anyone(AnyoneKind) = "everyone", Admin | Staff | User;
+    /// A seller: nobody else has DIDs, campaigns and calls of their own.
+    Seller(SellerKind) = "sellers", User;
+    /// An admin or staff.
+    Operator(OperatorKind) = "admins and staff", Admin | Staff;
+}
+
+impl<K> Caller<K> {
+    pub fn is_admin(&self) -> bool {
+        self.user.role == Role::Admin
+    }
+}
+
+impl<'a, K: Kind> ApiExtractor<'a> for Caller<K> {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        registry.create_security_scheme("session", cookie_scheme());
+        registry.create_security_scheme("token", bearer_scheme());
+    }
+
+    fn security_schemes() -> Vec<&'static str> {
+        vec!["session", "token"]
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        _: &mut RequestBody,
+        _: ExtractParamOptions<()>,
+    ) -> Result<Self> {
+        let backend: &Arc<Backend> = request.data().ok_or_else(broken)?;
+        let (user, session) = identify(backend, request).await?;
+        if !K::admits(user.role) {
+            return Err(forbidden(format!("This is for {} only.", K::WHO)).into());
+        }
+        Ok(Self { backend: backend.clone(), user, session, kind: PhantomData })
+    }
+}
+
+async fn identify(
+    backend: &Backend,
+    request: &Request,
+) -> Result<(user::Model, Option<String>), Problem> {
+    if let Some(authorization) = request.headers().get(header::AUTHORIZATION) {
+        let token = authorization.to_str().ok().and_then(bearer).ok_or_else(not_signed_in)?;
+        let user = sessions::user_of_token(&backend.db, &fingerprint(token)).await?;
+        return Ok((active(user)?, None));
+    }
+    let id = session_cookie(request.headers()).ok_or_else(not_signed_in)?;
+    let hash = fingerprint(id);
+    let user = sessions::user_of_session(&backend.db, &hash, clock::now()).await?;
+    let user = active(user)?;
+    refuse_foreign_page(request)?;
+    Ok((user, Some(hash)))
+}
+
+fn active(user: Option<user::Model>) -> Result<user::Model, Problem> {
+    user.filter(|user| user.status == UserStatus::Active).ok_or_else(not_signed_in)
+}
+
+fn bearer(authorization: &str) -> Option<&str> {
+    let (scheme, token) = authorization.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// The value of the session cookie.
+pub fn session_cookie(headers: &HeaderMap) -> Option<&str> {
+    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    cookies
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find_map(|(name, value)| (name == COOKIE).then_some(value))
+}
+
+/// Refuses a write that a page of another site started.
+///
+/// Browsers say where a request comes from in `Sec-Fetch-Site`, older ones in
+/// `Origin`; a program that sends neither carries no one else's cookies.
+///
+/// # Errors
+/// A 403.
+pub fn refuse_foreign_page(request: &Request) -> Result<(), Problem> {
+    if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
+        return Ok(());
+    }
+    let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let is_own = match (text("sec-fetch-site"), text("origin")) {
+        (Some(site), _) => matches!(site, "same-origin" | "none"),
+        (None, Some(origin)) => {
+            let host = origin.split_once("://").map(|(_, host)| host);
+            host.is_some() && host == text("host")
+        }
+        (None, None) => true,
+    };
+    if is_own { Ok(()) } else { Err(forbidden("This request was started by a foreign page.")) }
+}
+
+fn cookie_scheme() -> MetaSecurityScheme {
+    MetaSecurityScheme {
+        ty: "apiKey",
+        description: Some("The cookie that signing in sets."),
+        name: Some(COOKIE),
+        key_in: Some("cookie"),
+        scheme: None,
+        bearer_format: None,
+        flows: None,
+        openid_connect_url: None,
+    }
+}
+
+fn bearer_scheme() -> MetaSecurityScheme {
+    MetaSecurityScheme {
+        ty: "http",
+        description: Some("An API token, made at `/api/auth/tokens`."),
+        name: None,
+        key_in: None,
+        scheme: Some("bearer"),
+        bearer_format: None,
+        flows: None,
+        openid_connect_url: None,
+    }
+}

@@ -1,0 +1,5 @@
+//! What admins and staff do.
+
+pub mod clients;
+pub mod pjsip;
+pub mod users;

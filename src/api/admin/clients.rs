@@ -1,0 +1,255 @@
+//! Call centres that buy calls.
+//!
+//! A client and the rows that Asterisk reads its endpoint from change
+//! together, in one transaction, or not at all.
+
+use capconduit_entity::{Status, client};
+use poem_openapi::param::{Path, Query};
+use poem_openapi::payload::Json;
+use poem_openapi::{ApiResponse, Object, OpenApi};
+use sea_orm::{IntoActiveModel, Set};
+use serde_json::Value;
+
+use super::pjsip::{self, Draft, NewPjsip, Pjsip, PjsipChange};
+use crate::api::access::Operator;
+use crate::api::auth::Gone;
+use crate::api::input::query::{PageNumber, PerPage};
+use crate::api::input::{
+    Asked, Body, Clearable, Given, Line, Name, Paragraph, Request, Word, patch, patch_clearable,
+};
+use crate::api::page::{Page, Paging};
+use crate::api::problem::{
+    Change, Create, FieldErrors, List, Problem, Read, Refusal, Remove, broken, in_use, not_found,
+};
+use crate::api::stamp::Stamp;
+use crate::api::{Backend, Tag, conflict};
+use crate::store::clients::{self, Realtime};
+use crate::{clock, db};
+
+pub struct ClientsApi;
+
+#[derive(Object)]
+#[oai(deny_unknown_fields, rename_all = "camelCase")]
+struct NewClient {
+    /// A short name that systems use, unique over the platform.
+    #[oai(validator(max_length = 100))]
+    client_identifier: Name,
+    #[oai(validator(max_length = 200))]
+    name: Name,
+    #[oai(validator(max_length = 200), nullable)]
+    department: Option<Line>,
+    /// `active` if left away.
+    status: Option<Word<Status>>,
+    #[oai(validator(max_length = 4000), nullable)]
+    notes: Option<Paragraph>,
+    /// Live calls at once over all campaigns; none = no cap.
+    #[oai(validator(minimum(value = "1")), nullable)]
+    max_concurrency: Option<i32>,
+    pjsip: NewPjsip,
+}
+
+impl Request for NewClient {
+    fn judge(body: &Value, errors: &mut FieldErrors) {
+        pjsip::judge_new(&body["pjsip"], errors);
+    }
+}
+
+#[derive(Object)]
+#[oai(deny_unknown_fields, rename_all = "camelCase")]
+struct ClientChange {
+    #[oai(validator(max_length = 100))]
+    client_identifier: Given<Name>,
+    #[oai(validator(max_length = 200))]
+    name: Given<Name>,
+    #[oai(validator(max_length = 200), nullable)]
+    department: Clearable<Line>,
+    status: Given<Word<Status>>,
+    #[oai(validator(max_length = 4000), nullable)]
+    notes: Clearable<Paragraph>,
+    #[oai(validator(minimum(value = "1")), nullable)]
+    max_concurrency: Clearable<i32>,
+    pjsip: Given<PjsipChange>,
+}
+
+impl Request for ClientChange {
+    const MAY_BE_EMPTY: bool = false;
+}
+
+/// A call centre.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+struct Client {
+    id: i64,
+    client_identifier: String,
+    name: String,
+    #[oai(nullable)]
+    department: Option<String>,
+    status: Word<Status>,
+    #[oai(nullable)]
+    notes: Option<String>,
+    #[oai(nullable)]
+    max_concurrency: Option<i32>,
+    pjsip: Pjsip,
+    created_at: Stamp,
+    updated_at: Stamp,
+}
+
+#[derive(ApiResponse)]
+enum ClientCreated {
+    /// The new client.
+    #[oai(status = 201)]
+    Created(Json<Client>),
+}
+
+#[OpenApi(prefix_path = "/api/admin/clients", tag = "Tag::Clients")]
+impl ClientsApi {
+    /// List clients
+    #[oai(path = "/", method = "get", operation_id = "listClients")]
+    async fn list(
+        &self,
+        caller: Operator,
+        status: Query<Asked<Word<Status>>>,
+        page: Query<Asked<PageNumber>>,
+        per_page: Query<Asked<PerPage>>,
+    ) -> Result<Json<Page<Client>>, Refusal<List>> {
+        let mut errors = FieldErrors::default();
+        let paging = Paging::asked(page.0, per_page.0, &mut errors);
+        let status = status.0.or_complain("status", &mut errors).map(|status| status.0);
+        errors.into_result()?;
+        let db = &caller.backend.db;
+        let slice = paging.select(clients::list(status), db).await?;
+        let mut rows = clients::realtime_rows(db, &slice.items).await?;
+        Ok(Json(paging.try_page(slice, |client| {
+            let rows = rows.remove(&client.id).ok_or_else(broken)?;
+            Ok::<_, Problem>(Client::new(client, rows))
+        })?))
+    }
+
+    /// Create a client
+    ///
+    /// With its PJSIP endpoint, AOR and maybe auth. The next call can be sent to it.
+    #[oai(path = "/", method = "post", operation_id = "createClient")]
+    async fn create(
+        &self,
+        caller: Operator,
+        Body(new): Body<NewClient>,
+    ) -> Result<ClientCreated, Refusal<Create>> {
+        let txn = db::begin_write(&caller.backend.db).await?;
+        let (row, realtime) = new.into_rows();
+        let row = clients::insert(&txn, row, &realtime).await?;
+        txn.commit().await?;
+        put_in_force(&caller.backend).await?;
+        Ok(ClientCreated::Created(Json(Client::new(row, realtime))))
+    }
+
+    /// Read a client
+    #[oai(path = "/:id", method = "get", operation_id = "getClient")]
+    async fn get(&self, caller: Operator, id: Path<i64>) -> Result<Json<Client>, Refusal<Read>> {
+        let db = &caller.backend.db;
+        let row = clients::find(db, id.0).await?.ok_or_else(|| not_found("client", id.0))?;
+        let realtime = clients::realtime_of(db, &row).await?.ok_or_else(broken)?;
+        Ok(Json(Client::new(row, realtime)))
+    }
+
+    /// Change a client
+    ///
+    /// Fields that are left away stay as they are, also within `pjsip`;
+    /// `pjsip.auth: null` removes the auth.
+    #[oai(path = "/:id", method = "put", operation_id = "updateClient")]
+    async fn update(
+        &self,
+        caller: Operator,
+        id: Path<i64>,
+        Body(change): Body<ClientChange>,
+    ) -> Result<Json<Client>, Refusal<Change>> {
+        let txn = db::begin_write(&caller.backend.db).await?;
+        let row = clients::find_locked(&txn, id.0).await?;
+        let row = row.ok_or_else(|| not_found("client", id.0))?;
+        let before = clients::realtime_of(&txn, &row).await?.ok_or_else(broken)?;
+        let mut realtime = before.clone();
+        let row = change.apply(row, &mut realtime)?;
+        let row = clients::update(&txn, row, &before, &realtime).await?;
+        txn.commit().await?;
+        put_in_force(&caller.backend).await?;
+        Ok(Json(Client::new(row, realtime)))
+    }
+
+    /// Delete a client
+    ///
+    /// Not one that is linked to a campaign.
+    #[oai(path = "/:id", method = "delete", operation_id = "deleteClient")]
+    async fn delete(&self, caller: Operator, id: Path<i64>) -> Result<Gone, Refusal<Remove>> {
+        let txn = db::begin_write(&caller.backend.db).await?;
+        let row = clients::find_locked(&txn, id.0).await?;
+        let row = row.ok_or_else(|| not_found("client", id.0))?;
+        let linked = in_use("This client is linked to a campaign: remove the link first.");
+        clients::delete(&txn, row).await.map_err(conflict::about(linked))?;
+        txn.commit().await?;
+        put_in_force(&caller.backend).await?;
+        Ok(Gone::Gone)
+    }
+}
+
+async fn put_in_force(backend: &Backend) -> Result<(), Problem> {
+    backend.switch.clients_changed();
+    Ok(backend.refresh_routing().await?)
+}
+
+impl NewClient {
+    fn into_rows(self) -> (client::ActiveModel, Realtime) {
+        let now = clock::now();
+        let realtime: Realtime = self.pjsip.into();
+        let row = client::ActiveModel {
+            client_identifier: Set(self.client_identifier.into()),
+            name: Set(self.name.into()),
+            department: Set(self.department.map(Into::into)),
+            status: Set(self.status.map_or(Status::Active, |status| status.0)),
+            notes: Set(self.notes.map(Into::into)),
+            max_concurrency: Set(self.max_concurrency),
+            created_at: Set(now),
+            updated_at: Set(now),
+            ..Default::default()
+        };
+        (row, realtime)
+    }
+}
+
+impl ClientChange {
+    fn apply(
+        self,
+        row: client::Model,
+        realtime: &mut Realtime,
+    ) -> Result<client::ActiveModel, Problem> {
+        let mut errors = FieldErrors::default();
+        if let Some(change) = self.pjsip {
+            Draft(realtime).change(change, &mut errors);
+        }
+        errors.into_result()?;
+        let mut row = row.into_active_model();
+        patch(self.client_identifier, &mut row.client_identifier);
+        patch(self.name, &mut row.name);
+        patch_clearable(self.department, &mut row.department);
+        patch(self.status, &mut row.status);
+        patch_clearable(self.notes, &mut row.notes);
+        patch_clearable(self.max_concurrency, &mut row.max_concurrency);
+        row.updated_at = Set(clock::now());
+        Ok(row)
+    }
+}
+
+impl Client {
+    fn new(row: client::Model, realtime: Realtime) -> Self {
+        Self {
+            id: row.id,
+            client_identifier: row.client_identifier,
+            name: row.name,
+            department: row.department,
+            status: Word(row.status),
+            notes: row.notes,
+            max_concurrency: row.max_concurrency,
+            pjsip: realtime.into(),
+            created_at: row.created_at.into(),
+            updated_at: row.updated_at.into(),
+        }
+    }
+}

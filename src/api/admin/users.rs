@@ -1,0 +1,300 @@
+//! Accounts: admins, staff and sellers.
+//!
+//! Staff look after sellers' accounts alone. There is always an active admin.
+
+use capconduit_entity::{Role, UserStatus, user};
+use poem_openapi::param::{Path, Query};
+use poem_openapi::payload::Json;
+use poem_openapi::{ApiResponse, Object, OpenApi};
+use sea_orm::{ActiveModelTrait, IntoActiveModel, Set};
+
+use crate::api::access::Operator;
+use crate::api::auth::{Gone, Message};
+use crate::api::input::query::{PageNumber, PerPage};
+use crate::api::input::{
+    Asked, Body, Clearable, Email, Given, Line, Name, Request, Secret, Word, patch, patch_clearable,
+};
+use crate::api::page::{Page, Paging};
+use crate::api::problem::{
+    Change, Create, FieldErrors, List, Problem, Read, Refusal, Remove, forbidden, in_use, not_found,
+};
+use crate::api::stamp::Stamp;
+use crate::api::{Tag, conflict, password};
+use crate::store::users;
+use crate::{clock, db};
+
+pub struct UsersApi;
+
+#[derive(Object)]
+#[oai(deny_unknown_fields, rename_all = "camelCase")]
+struct NewUser {
+    #[oai(validator(min_length = 3, max_length = 100))]
+    username: Name,
+    #[oai(validator(max_length = 254))]
+    email: Email,
+    #[oai(validator(min_length = 8, max_length = 256), write_only)]
+    password: Secret,
+    role: Word<Role>,
+    /// `active` if left away.
+    status: Option<Word<UserStatus>>,
+    #[oai(validator(max_length = 200), nullable)]
+    full_name: Option<Line>,
+    #[oai(validator(max_length = 200), nullable)]
+    company_name: Option<Line>,
+}
+
+impl Request for NewUser {}
+
+/// What is to change; the username can't.
+#[derive(Object)]
+#[oai(deny_unknown_fields, rename_all = "camelCase")]
+struct UserChange {
+    #[oai(validator(max_length = 254))]
+    email: Given<Email>,
+    #[oai(validator(min_length = 8, max_length = 256), write_only)]
+    password: Given<Secret>,
+    role: Given<Word<Role>>,
+    status: Given<Word<UserStatus>>,
+    #[oai(validator(max_length = 200), nullable)]
+    full_name: Clearable<Line>,
+    #[oai(validator(max_length = 200), nullable)]
+    company_name: Clearable<Line>,
+}
+
+impl Request for UserChange {
+    const MAY_BE_EMPTY: bool = false;
+}
+
+#[derive(Object)]
+#[oai(deny_unknown_fields)]
+struct PasswordReset {
+    #[oai(validator(min_length = 8, max_length = 256), write_only)]
+    password: Secret,
+}
+
+impl Request for PasswordReset {}
+
+/// An account.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+pub struct User {
+    id: i64,
+    username: String,
+    email: String,
+    role: Word<Role>,
+    status: Word<UserStatus>,
+    #[oai(nullable)]
+    full_name: Option<String>,
+    #[oai(nullable)]
+    company_name: Option<String>,
+    created_at: Stamp,
+    updated_at: Stamp,
+}
+
+#[derive(ApiResponse)]
+enum UserCreated {
+    /// The new account.
+    #[oai(status = 201)]
+    Created(Json<User>),
+}
+
+#[OpenApi(prefix_path = "/api/admin/users", tag = "Tag::Users")]
+impl UsersApi {
+    /// List accounts
+    ///
+    /// Admins see all accounts, staff those of sellers.
+    #[oai(path = "/", method = "get", operation_id = "listUsers")]
+    async fn list(
+        &self,
+        caller: Operator,
+        page: Query<Asked<PageNumber>>,
+        per_page: Query<Asked<PerPage>>,
+    ) -> Result<Json<Page<User>>, Refusal<List>> {
+        let mut errors = FieldErrors::default();
+        let paging = Paging::asked(page.0, per_page.0, &mut errors);
+        errors.into_result()?;
+        let visible = if caller.is_admin() { users::all() } else { users::sellers() };
+        let slice = paging.select(visible, &caller.backend.db).await?;
+        Ok(Json(paging.page(slice, User::from)))
+    }
+
+    /// Create an account
+    ///
+    /// Staff create sellers, admins any role.
+    #[oai(path = "/", method = "post", operation_id = "createUser")]
+    async fn create(
+        &self,
+        caller: Operator,
+        Body(new): Body<NewUser>,
+    ) -> Result<UserCreated, Refusal<Create>> {
+        may_handle(&caller, new.role.0)?;
+        let hash = password::hash(new.password.clone().into()).await?;
+        let txn = db::begin_write(&caller.backend.db).await?;
+        let row = new.into_row(hash).insert(&txn).await?;
+        txn.commit().await?;
+        caller.backend.refresh_routing().await?;
+        Ok(UserCreated::Created(Json(row.into())))
+    }
+
+    /// Read an account
+    ///
+    /// Never with its password or a hash of it.
+    #[oai(path = "/:id", method = "get", operation_id = "getUser")]
+    async fn get(&self, caller: Operator, id: Path<i64>) -> Result<Json<User>, Refusal<Read>> {
+        let row = users::find(&caller.backend.db, id.0).await?;
+        let row = row.ok_or_else(|| not_found("user", id.0))?;
+        may_handle(&caller, row.role)?;
+        Ok(Json(row.into()))
+    }
+
+    /// Change an account
+    ///
+    /// A new password, a new role, or a status other than active ends its
+    /// sessions and tokens. The last active admin stays one.
+    #[oai(path = "/:id", method = "put", operation_id = "updateUser")]
+    async fn update(
+        &self,
+        caller: Operator,
+        id: Path<i64>,
+        Body(change): Body<UserChange>,
+    ) -> Result<Json<User>, Refusal<Change>> {
+        let hash = match &change.password {
+            Some(password) => Some(password::hash(password.clone().into()).await?),
+            None => None,
+        };
+        let txn = db::begin_write(&caller.backend.db).await?;
+        let row = users::find_locked(&txn, id.0).await?;
+        let row = row.ok_or_else(|| not_found("user", id.0))?;
+        may_handle(&caller, row.role)?;
+        may_handle(&caller, change.role.map_or(row.role, |role| role.0))?;
+        if change.unseats(&row) && users::is_last_admin(&txn, &row).await? {
+            return Err(last_admin().into());
+        }
+        if change.signs_out(&row) {
+            users::sign_out_everywhere(&txn, row.id).await?;
+        }
+        let row = change.apply(row, hash).update(&txn).await?;
+        txn.commit().await?;
+        caller.backend.refresh_routing().await?;
+        Ok(Json(row.into()))
+    }
+
+    /// Delete an account
+    ///
+    /// Not one's own, not the last active admin, and not one that owns DIDs or campaigns.
+    #[oai(path = "/:id", method = "delete", operation_id = "deleteUser")]
+    async fn delete(&self, caller: Operator, id: Path<i64>) -> Result<Gone, Refusal<Remove>> {
+        let txn = db::begin_write(&caller.backend.db).await?;
+        let row = users::find_locked(&txn, id.0).await?;
+        let row = row.ok_or_else(|| not_found("user", id.0))?;
+        may_handle(&caller, row.role)?;
+        if row.id == caller.user.id {
+            return Err(forbidden("Nobody can delete their own account.").into());
+        }
+        if users::is_last_admin(&txn, &row).await? {
+            return Err(last_admin().into());
+        }
+        let owner = in_use("This user still owns DIDs or campaigns: delete those first.");
+        users::delete(&txn, row).await.map_err(conflict::about(owner))?;
+        txn.commit().await?;
+        Ok(Gone::Gone)
+    }
+
+    /// Set an account's password
+    ///
+    /// Ends its sessions and tokens.
+    #[oai(path = "/:id/password", method = "put", operation_id = "resetPassword")]
+    async fn reset_password(
+        &self,
+        caller: Operator,
+        id: Path<i64>,
+        Body(reset): Body<PasswordReset>,
+    ) -> Result<Json<Message>, Refusal<Change>> {
+        let hash = password::hash(reset.password.into()).await?;
+        let txn = db::begin_write(&caller.backend.db).await?;
+        let row = users::find_locked(&txn, id.0).await?;
+        let row = row.ok_or_else(|| not_found("user", id.0))?;
+        may_handle(&caller, row.role)?;
+        users::sign_out_everywhere(&txn, row.id).await?;
+        let mut row = row.into_active_model();
+        row.password_hash = Set(hash);
+        row.updated_at = Set(clock::now());
+        row.update(&txn).await?;
+        txn.commit().await?;
+        Ok(Json(Message { message: "The password is changed.".to_owned() }))
+    }
+}
+
+/// Only an admin handles accounts that aren't sellers'.
+fn may_handle(caller: &Operator, role: Role) -> Result<(), Problem> {
+    if caller.is_admin() || role == Role::User {
+        return Ok(());
+    }
+    Err(forbidden("Only an admin may handle admin and staff accounts."))
+}
+
+fn last_admin() -> Problem {
+    forbidden("This is the last active admin.")
+}
+
+impl NewUser {
+    fn into_row(self, hash: String) -> user::ActiveModel {
+        let now = clock::now();
+        user::ActiveModel {
+            username: Set(self.username.into()),
+            email: Set(self.email.into()),
+            password_hash: Set(hash),
+            role: Set(self.role.0),
+            status: Set(self.status.map_or(UserStatus::Active, |status| status.0)),
+            full_name: Set(self.full_name.map(Into::into)),
+            company_name: Set(self.company_name.map(Into::into)),
+            created_at: Set(now),
+            updated_at: Set(now),
+            ..Default::default()
+        }
+    }
+}
+
+impl UserChange {
+    /// Whether this account would stop being an active admin.
+    fn unseats(&self, row: &user::Model) -> bool {
+        let role = self.role.map_or(row.role, |role| role.0);
+        let status = self.status.map_or(row.status, |status| status.0);
+        role != Role::Admin || status != UserStatus::Active
+    }
+
+    fn signs_out(&self, row: &user::Model) -> bool {
+        let status = self.status.map_or(row.status, |status| status.0);
+        self.password.is_some()
+            || status != UserStatus::Active
+            || self.role.is_some_and(|role| role.0 != row.role)
+    }
+
+    fn apply(self, row: user::Model, hash: Option<String>) -> user::ActiveModel {
+        let mut row = row.into_active_model();
+        patch(self.email, &mut row.email);
+        patch(hash, &mut row.password_hash);
+        patch(self.role, &mut row.role);
+        patch(self.status, &mut row.status);
+        patch_clearable(self.full_name, &mut row.full_name);
+        patch_clearable(self.company_name, &mut row.company_name);
+        row.updated_at = Set(clock::now());
+        row
+    }
+}
+
+impl From<user::Model> for User {
+    fn from(row: user::Model) -> Self {
+        Self {
+            id: row.id,
+            username: row.username,
+            email: row.email,
+            role: Word(row.role),
+            status: Word(row.status),
+            full_name: row.full_name,
+            company_name: row.company_name,
+            created_at: row.created_at.into(),
+            updated_at: row.updated_at.into(),
+        }
+    }
+}

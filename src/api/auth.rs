@@ -1,0 +1,286 @@
+//! Signing in and out, one's own password, and API tokens.
+
+use std::sync::Arc;
+
+use capconduit_entity::{UserStatus, api_token};
+use poem::http::header;
+use poem::web::Data;
+use poem::{IntoResponse, Request, Response};
+use poem_openapi::param::{Path, Query};
+use poem_openapi::payload::Json;
+use poem_openapi::registry::{MetaResponses, Registry};
+use poem_openapi::{ApiResponse, Object, OpenApi};
+use sea_orm::{ActiveModelTrait, IntoActiveModel, Set};
+
+use super::access::{Anyone, COOKIE, refuse_foreign_page, session_cookie};
+use super::admin::users::User;
+use super::input::query::{PageNumber, PerPage};
+use super::input::{Asked, Body, Name, Request as Input, Secret};
+use super::page::{Page, Paging};
+use super::password::{self, TOKEN_PREFIX, fingerprint, random_secret};
+use super::problem::{
+    Change, Create, FieldErrors, List, Own, Refusal, Remove, SigningIn, bad_field, not_found,
+    wrong_credentials,
+};
+use super::stamp::Stamp;
+use super::{Backend, Tag};
+use crate::store::{sessions, users};
+use crate::{clock, db};
+
+pub struct AuthApi;
+
+#[derive(Object)]
+#[oai(deny_unknown_fields)]
+struct Login {
+    #[oai(validator(max_length = 100))]
+    username: Name,
+    #[oai(validator(min_length = 1, max_length = 256), write_only)]
+    password: Secret,
+}
+
+impl Input for Login {}
+
+#[derive(Object)]
+#[oai(deny_unknown_fields, rename_all = "camelCase")]
+struct PasswordChange {
+    #[oai(validator(min_length = 1, max_length = 256), write_only)]
+    current_password: Secret,
+    #[oai(validator(min_length = 8, max_length = 256), write_only)]
+    new_password: Secret,
+}
+
+impl Input for PasswordChange {}
+
+#[derive(Object)]
+#[oai(deny_unknown_fields)]
+struct NewToken {
+    /// What the token is for.
+    #[oai(validator(max_length = 100))]
+    name: Name,
+}
+
+impl Input for NewToken {}
+
+/// What was done, in words.
+#[derive(Object)]
+pub struct Message {
+    pub message: String,
+}
+
+#[derive(Object)]
+struct SignedIn {
+    message: String,
+    user: User,
+}
+
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+struct SignInStatus {
+    message: String,
+    logged_in: bool,
+    user: User,
+}
+
+/// An API token without its secret.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+struct Token {
+    id: i64,
+    name: String,
+    created_at: Stamp,
+}
+
+/// An API token with its secret, which is never shown again.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+struct TokenWithSecret {
+    id: i64,
+    name: String,
+    /// Send it as `Authorization: Bearer <token>`.
+    token: String,
+    created_at: Stamp,
+}
+
+#[derive(ApiResponse)]
+enum TokenCreated {
+    /// The token, shown this once.
+    #[oai(status = 201)]
+    Created(Json<TokenWithSecret>),
+}
+
+/// Done.
+#[derive(ApiResponse)]
+pub enum Gone {
+    /// It is no more.
+    #[oai(status = 204)]
+    Gone,
+}
+
+/// An answer that also sets the session cookie.
+struct WithCookie<T> {
+    answer: Json<T>,
+    cookie: String,
+}
+
+#[OpenApi(prefix_path = "/api/auth", tag = "Tag::Auth")]
+impl AuthApi {
+    /// Sign in
+    ///
+    /// Sets an HttpOnly session cookie. A wrong password, an unknown user and
+    /// an account that isn't active get the same answer.
+    #[oai(path = "/login", method = "post", operation_id = "login")]
+    async fn login(
+        &self,
+        backend: Data<&Arc<Backend>>,
+        request: &Request,
+        Body(login): Body<Login>,
+    ) -> Result<WithCookie<SignedIn>, Refusal<SigningIn>> {
+        refuse_foreign_page(request)?;
+        let user = users::find_by_name(&backend.db, &login.username).await?;
+        let hash = user.as_ref().map(|user| user.password_hash.clone());
+        let is_right = password::verify(login.password.into(), hash).await?;
+        let user = user
+            .filter(|user| is_right && user.status == UserStatus::Active)
+            .ok_or_else(wrong_credentials)?;
+        let id = random_secret();
+        let now = clock::now();
+        let expires_at = now + backend.session.lifetime;
+        sessions::begin(&backend.db, user.id, fingerprint(&id), now, expires_at).await?;
+        let answer = SignedIn { message: "Signed in.".to_owned(), user: user.into() };
+        Ok(WithCookie { answer: Json(answer), cookie: backend.session.cookie(&id) })
+    }
+
+    /// Sign out
+    ///
+    /// Ends the session that the request came by.
+    #[oai(path = "/logout", method = "post", operation_id = "logout")]
+    async fn logout(
+        &self,
+        caller: Anyone,
+        request: &Request,
+    ) -> Result<WithCookie<Message>, Refusal<Own>> {
+        if let Some(id) = session_cookie(request.headers()) {
+            sessions::end(&caller.backend.db, &fingerprint(id)).await?;
+        }
+        let answer = Message { message: "Signed out.".to_owned() };
+        Ok(WithCookie { answer: Json(answer), cookie: caller.backend.session.no_cookie() })
+    }
+
+    /// Who am I
+    ///
+    /// 401 for whoever isn't signed in.
+    #[oai(path = "/status", method = "get", operation_id = "getSignInStatus")]
+    async fn status(&self, caller: Anyone) -> Result<Json<SignInStatus>, Refusal<Own>> {
+        let message = "Signed in.".to_owned();
+        Ok(Json(SignInStatus { message, logged_in: true, user: caller.user.into() }))
+    }
+
+    /// Change my password
+    ///
+    /// Ends all other sessions of the account.
+    #[oai(path = "/password", method = "put", operation_id = "changeMyPassword")]
+    async fn change_password(
+        &self,
+        caller: Anyone,
+        Body(change): Body<PasswordChange>,
+    ) -> Result<Json<Message>, Refusal<Change>> {
+        let current = Some(caller.user.password_hash.clone());
+        if !password::verify(change.current_password.into(), current).await? {
+            return Err(bad_field("currentPassword", "is wrong").into());
+        }
+        let hash = password::hash(change.new_password.into()).await?;
+        let txn = db::begin_write(&caller.backend.db).await?;
+        let (id, kept) = (caller.user.id, caller.session.unwrap_or_default());
+        let mut row = caller.user.into_active_model();
+        row.password_hash = Set(hash);
+        row.updated_at = Set(clock::now());
+        row.update(&txn).await?;
+        sessions::end_others(&txn, id, &kept).await?;
+        txn.commit().await?;
+        Ok(Json(Message { message: "The password is changed.".to_owned() }))
+    }
+
+    /// List my API tokens
+    ///
+    /// Without their secrets, which are shown once only.
+    #[oai(path = "/tokens", method = "get", operation_id = "listTokens")]
+    async fn tokens(
+        &self,
+        caller: Anyone,
+        page: Query<Asked<PageNumber>>,
+        per_page: Query<Asked<PerPage>>,
+    ) -> Result<Json<Page<Token>>, Refusal<List>> {
+        let mut errors = FieldErrors::default();
+        let paging = Paging::asked(page.0, per_page.0, &mut errors);
+        errors.into_result()?;
+        let slice = paging.select(sessions::tokens(caller.user.id), &caller.backend.db).await?;
+        Ok(Json(paging.page(slice, Token::from)))
+    }
+
+    /// Create an API token
+    ///
+    /// The token is in this answer and never shown again.
+    #[oai(path = "/tokens", method = "post", operation_id = "createToken")]
+    async fn create_token(
+        &self,
+        caller: Anyone,
+        Body(new): Body<NewToken>,
+    ) -> Result<TokenCreated, Refusal<Create>> {
+        let token = format!("{TOKEN_PREFIX}{}", random_secret());
+        let (user, hash) = (caller.user.id, fingerprint(&token));
+        let row =
+            sessions::create_token(&caller.backend.db, user, new.name.into(), hash, clock::now())
+                .await?;
+        let created_at = row.created_at.into();
+        let answer = TokenWithSecret { id: row.id, name: row.name, token, created_at };
+        Ok(TokenCreated::Created(Json(answer)))
+    }
+
+    /// Delete an API token
+    ///
+    /// It stops working at once.
+    #[oai(path = "/tokens/:id", method = "delete", operation_id = "deleteToken")]
+    async fn delete_token(&self, caller: Anyone, id: Path<i64>) -> Result<Gone, Refusal<Remove>> {
+        if !sessions::delete_token(&caller.backend.db, caller.user.id, id.0).await? {
+            return Err(not_found("token", id.0).into());
+        }
+        Ok(Gone::Gone)
+    }
+}
+
+impl From<api_token::Model> for Token {
+    fn from(row: api_token::Model) -> Self {
+        Self { id: row.id, name: row.name, created_at: row.created_at.into() }
+    }
+}
+
+impl<T: poem_openapi::types::ToJSON> IntoResponse for WithCookie<T> {
+    fn into_response(self) -> Response {
+        self.answer.with_header(header::SET_COOKIE, self.cookie).into_response()
+    }
+}
+
+impl<T: poem_openapi::types::ToJSON> ApiResponse for WithCookie<T> {
+    fn meta() -> MetaResponses {
+        Json::<T>::meta()
+    }
+
+    fn register(registry: &mut Registry) {
+        <Json<T> as ApiResponse>::register(registry);
+    }
+}
+
+impl super::SessionSettings {
+    fn cookie(&self, id: &str) -> String {
+        self.set_cookie(id, self.lifetime.num_seconds())
+    }
+
+    fn no_cookie(&self) -> String {
+        self.set_cookie("", 0)
+    }
+
+    fn set_cookie(&self, value: &str, seconds: i64) -> String {
+        let secure = if self.secure_cookie { "; Secure" } else { "" };
+        format!("{COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}")
+    }
+}

@@ -1,0 +1,73 @@
+//! The two OpenAPI documents, and Swagger UI for each.
+//!
+//! The documents are what sellers and admins build on, so they are checked in
+//! under `openapi/`, and a test holds them equal to what is generated here.
+
+use poem::Endpoint;
+use poem::endpoint::make_sync;
+use poem::web::Html;
+use poem_openapi::{OpenApi, OpenApiService};
+
+use super::admin::clients::ClientsApi;
+use super::admin::users::UsersApi;
+use super::auth::AuthApi;
+use super::live::{AdminLiveApi, SellerLiveApi};
+use super::logs::{AdminLogsApi, SellerLogsApi};
+use super::probes::ProbesApi;
+use super::seller::campaigns::CampaignsApi;
+use super::seller::dids::DidsApi;
+use super::seller::links::LinksApi;
+
+/// The admins' document, in YAML.
+pub fn admin_document() -> String {
+    admin().spec_yaml()
+}
+
+/// The sellers' document, in YAML.
+pub fn seller_document() -> String {
+    seller().spec_yaml()
+}
+
+pub(super) fn admin_ui() -> impl Endpoint {
+    page(admin().swagger_ui_html())
+}
+
+pub(super) fn seller_ui() -> impl Endpoint {
+    page(seller().swagger_ui_html())
+}
+
+/// A page that needs nothing from elsewhere: script and style are in it.
+fn page(html: String) -> impl Endpoint {
+    make_sync(move |_| Html(html.clone()))
+}
+
+/// Every path there is, to be served.
+pub(super) fn everything() -> OpenApiService<impl OpenApi, ()> {
+    service("CapConduit", (ProbesApi, AuthApi, admin_apis(), seller_apis()))
+}
+
+fn admin() -> OpenApiService<impl OpenApi, ()> {
+    service("CapConduit for admins", (ProbesApi, AuthApi, admin_apis())).description(
+        "Operates the platform: accounts, call centres (clients) with their SIP endpoints, \
+         call logs and live calls of all sellers.",
+    )
+}
+
+fn seller() -> OpenApiService<impl OpenApi, ()> {
+    service("CapConduit for sellers", (ProbesApi, AuthApi, seller_apis())).description(
+        "Sells inbound calls under caps: numbers (DIDs), campaigns, links to clients with \
+         their caps, call logs and live calls of one seller.",
+    )
+}
+
+fn admin_apis() -> impl OpenApi {
+    (UsersApi, ClientsApi, AdminLogsApi, AdminLiveApi)
+}
+
+fn seller_apis() -> impl OpenApi {
+    (DidsApi, CampaignsApi, LinksApi, SellerLogsApi, SellerLiveApi)
+}
+
+fn service<T: OpenApi>(title: &str, apis: T) -> OpenApiService<T, ()> {
+    OpenApiService::new(apis, title, env!("CARGO_PKG_VERSION"))
+}

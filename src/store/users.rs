@@ -1,0 +1,63 @@
+//! Accounts, with the rule that there is always an active admin.
+
+use capconduit_entity::{Role, UserStatus, api_token, session, user};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, ModelTrait,
+    PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Select,
+};
+
+/// All accounts, by id.
+pub fn all() -> Select<user::Entity> {
+    user::Entity::find().order_by_asc(user::COLUMN.id)
+}
+
+/// Sellers' accounts, by id.
+pub fn sellers() -> Select<user::Entity> {
+    all().filter(user::COLUMN.role.eq(Role::User))
+}
+
+pub async fn find(db: &impl ConnectionTrait, id: i64) -> Result<Option<user::Model>, DbErr> {
+    user::Entity::find_by_id(id).one(db).await
+}
+
+/// The account, locked until the transaction ends.
+pub async fn find_locked(txn: &DatabaseTransaction, id: i64) -> Result<Option<user::Model>, DbErr> {
+    user::Entity::find_by_id(id).lock_exclusive().one(txn).await
+}
+
+pub async fn find_by_name(
+    db: &impl ConnectionTrait,
+    username: &str,
+) -> Result<Option<user::Model>, DbErr> {
+    user::Entity::find().filter(user::COLUMN.username.eq(username)).one(db).await
+}
+
+pub async fn exist(db: &impl ConnectionTrait) -> Result<bool, DbErr> {
+    Ok(user::Entity::find().count(db).await? > 0)
+}
+
+/// Whether nobody but `user` could administer the platform.
+///
+/// Locks every active admin, so that two admins can't demote each other at once.
+pub async fn is_last_admin(txn: &DatabaseTransaction, user: &user::Model) -> Result<bool, DbErr> {
+    let admins = user::Entity::find()
+        .filter(user::COLUMN.role.eq(Role::Admin))
+        .filter(user::COLUMN.status.eq(UserStatus::Active))
+        .order_by_asc(user::COLUMN.id)
+        .lock_exclusive()
+        .all(txn)
+        .await?;
+    Ok(admins.iter().any(|admin| admin.id == user.id) && admins.len() == 1)
+}
+
+/// Deletes an account, with its sessions and tokens.
+pub async fn delete(txn: &DatabaseTransaction, user: user::Model) -> Result<(), DbErr> {
+    user.delete(txn).await.map(drop)
+}
+
+/// Ends every session and token of an account.
+pub async fn sign_out_everywhere(txn: &DatabaseTransaction, user: i64) -> Result<(), DbErr> {
+    session::Entity::delete_many().filter(session::COLUMN.user_id.eq(user)).exec(txn).await?;
+    api_token::Entity::delete_many().filter(api_token::COLUMN.user_id.eq(user)).exec(txn).await?;
+    Ok(())
+}
