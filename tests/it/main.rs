@@ -1,8 +1,8 @@
-//! Tests through the edges: HTTP, SIP, the command line, real databases.
+//! The product's promises, tried through its public edges: HTTP, SIP, the
+//! command line, real databases.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+#![expect(clippy::unwrap_used, reason = "a test that can't go on says so by panicking")]
 
+mod api;
 mod database;
-mod support {
-    pub mod postgres;
-}
+mod support;

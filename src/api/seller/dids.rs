@@ -27,7 +27,6 @@ pub struct DidsApi;
 #[oai(deny_unknown_fields)]
 struct NewDid {
     /// In E.164 form, such as `+442071838750`; unique over the platform.
-    #[oai(validator(max_length = 16))]
     number: E164Text,
     #[oai(validator(max_length = 1000), nullable)]
     description: Option<Paragraph>,

@@ -176,7 +176,7 @@ impl LinksApi {
     /// Change a link
     ///
     /// A cap that is lowered below what is used stops new calls and drops none.
-    #[oai(path = "/:id/clients/:setting_id", method = "put", operation_id = "updateLink")]
+    #[oai(path = "/:id/clients/:settingId", method = "put", operation_id = "updateLink")]
     async fn update(
         &self,
         caller: Seller,
@@ -197,7 +197,7 @@ impl LinksApi {
     /// Remove a link
     ///
     /// Live calls go on, and records of its calls stay.
-    #[oai(path = "/:id/clients/:setting_id", method = "delete", operation_id = "deleteLink")]
+    #[oai(path = "/:id/clients/:settingId", method = "delete", operation_id = "deleteLink")]
     async fn delete(
         &self,
         caller: Seller,
