@@ -1,0 +1,57 @@
+# CapConduit: make run, make test, make demo. `make help` says the rest.
+
+DATA ?= .run
+HTTP_PORT ?= 8080
+SIP_ADDRESS ?= 127.0.0.1
+SIP_PORT ?= 5060
+ARI_PORT ?= 8088
+RTP_PORTS ?= 10000-12000
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help run demo test lint openapi build tools toolchain
+
+PROGRAM := target/debug/capconduit
+
+help:
+	@echo 'make run      run everything on this machine: Asterisk, SQLite, the service; Ctrl-C ends it all'
+	@echo '              DATA=dir HTTP_PORT=8080 SIP_ADDRESS=127.0.0.1 SIP_PORT=5060 ARI_PORT=8088 RTP_PORTS=10000-12000'
+	@echo 'make demo     sample data and a few dozen calls, shown live (beside a running make run, or alone)'
+	@echo 'make test     fetch what the tests need, check style, run all tests'
+	@echo 'make lint     formatting, clippy, shellcheck where it is installed'
+	@echo 'make openapi  write openapi/admin.yaml and openapi/seller.yaml anew'
+
+run: build
+	@scripts/fetch-tools asterisk
+	@exec $(PROGRAM) run --data '$(DATA)' --http-port '$(HTTP_PORT)' --sip-address '$(SIP_ADDRESS)' \
+	  --sip-port '$(SIP_PORT)' --ari-port '$(ARI_PORT)' --rtp-ports '$(RTP_PORTS)'
+
+demo: build
+	@scripts/fetch-tools asterisk sipp
+	@exec $(PROGRAM) demo --data '$(DATA)' --http-port '$(HTTP_PORT)' --sip-address '$(SIP_ADDRESS)' \
+	  --sip-port '$(SIP_PORT)' --ari-port '$(ARI_PORT)' --rtp-ports '$(RTP_PORTS)'
+
+test: tools lint
+	cargo test --workspace --locked
+
+tools:
+	@scripts/fetch-tools asterisk sipp postgres
+
+lint: toolchain
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	@if command -v shellcheck >/dev/null; then shellcheck scripts/*; fi
+
+openapi: build
+	@mkdir -p openapi
+	@$(PROGRAM) openapi admin > openapi/admin.yaml
+	@$(PROGRAM) openapi seller > openapi/seller.yaml
+	@echo 'openapi/admin.yaml and openapi/seller.yaml are written.'
+
+build: toolchain
+	@if [ ! -x $(PROGRAM) ]; then echo 'Building; the first time takes some minutes ...'; fi
+	@cargo build --quiet --locked
+
+toolchain:
+	@command -v cargo >/dev/null || { echo 'There is no Rust toolchain: install Rust 1.95 or newer with rustup (https://rustup.rs).' >&2; exit 1; }
+	@command -v cc >/dev/null || { echo 'There is no C compiler: sudo apt-get install build-essential' >&2; exit 1; }

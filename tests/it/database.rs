@@ -1,0 +1,296 @@
+//! The schema and the queries read the same on SQLite and on PostgreSQL.
+
+use std::sync::Arc;
+
+use capconduit::call::outcome::{Outcome, cause};
+use capconduit::call::record::{Attempt, CallRecord, End};
+use capconduit::capacity::{Scope, WindowKind};
+use capconduit::clock::{self, Timestamp};
+use capconduit::ids::{CampaignId, ClientId, DidId, LinkId, SellerId};
+use capconduit::routing::{self, Decision, Trace};
+use capconduit::store;
+use capconduit_entity::{
+    AttemptResult, CallStatus, CampaignStatus, E164, Role, Status, Strategy, UserStatus, api_token,
+    call_attempt, call_log, campaign, campaign_did, client, did, link, pjsip_aor, pjsip_auth,
+    pjsip_endpoint, session, user,
+};
+use sea_orm::{ActiveModelTrait, DatabaseConnection, EntityTrait, IntoActiveModel, SqlErr};
+
+use crate::support::postgres::Postgres;
+
+/// Runs a check on an empty, migrated database of each kind.
+async fn on_both(check: impl AsyncFn(&DatabaseConnection)) {
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = format!("sqlite://{}", folder.path().join("test.db").display());
+    let server = Postgres::start();
+    for url in [sqlite, server.url()] {
+        let db = capconduit::db::connect(&url).await.unwrap();
+        capconduit::db::migrate(&db).await.unwrap();
+        // Again, as at every start.
+        capconduit::db::migrate(&db).await.unwrap();
+        check(&db).await;
+        db.close().await.unwrap();
+    }
+}
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+/// A seller with one DID, one campaign and one link to one client.
+async fn insert_configuration(db: &DatabaseConnection) {
+    let now = at("2026-11-22T12:00:00.123Z");
+    macro_rules! round_trip {
+        ($entity:ident, $model:expr) => {{
+            let model = $model;
+            let inserted = model.clone().into_active_model().reset_all().insert(db).await.unwrap();
+            assert_eq!(inserted, model);
+            let found = $entity::Entity::find().all(db).await.unwrap();
+            assert_eq!(found, [model]);
+        }};
+    }
+    round_trip!(
+        user,
+        user::Model {
+            id: 1,
+            username: "seller".to_owned(),
+            email: "seller@example.com".to_owned(),
+            password_hash: "hash".to_owned(),
+            role: Role::User,
+            status: UserStatus::Active,
+            full_name: Some("Ünï Cødé".to_owned()),
+            company_name: None,
+            created_at: now,
+            updated_at: now,
+        }
+    );
+    round_trip!(
+        session,
+        session::Model {
+            id_hash: "0".repeat(64),
+            user_id: 1,
+            created_at: now,
+            expires_at: at("2026-11-23T12:00:00Z"),
+        }
+    );
+    round_trip!(
+        api_token,
+        api_token::Model {
+            id: 1,
+            user_id: 1,
+            name: "script".to_owned(),
+            token_hash: "1".repeat(64),
+            created_at: now,
+        }
+    );
+    round_trip!(
+        pjsip_endpoint,
+        pjsip_endpoint::Model {
+            id: "acme".to_owned(),
+            transport: String::new(),
+            aors: "acme".to_owned(),
+            auth: String::new(),
+            context: "none".to_owned(),
+            disallow: "all".to_owned(),
+            allow: "ulaw".to_owned(),
+            direct_media: "no".to_owned(),
+            outbound_auth: "acme".to_owned(),
+            from_user: String::new(),
+            from_domain: String::new(),
+            callerid: String::new(),
+        }
+    );
+    round_trip!(
+        pjsip_aor,
+        pjsip_aor::Model {
+            id: "acme".to_owned(),
+            contact: "sip:acme@127.0.0.1:5080".to_owned(),
+            max_contacts: 1,
+            qualify_frequency: 60,
+        }
+    );
+    round_trip!(
+        pjsip_auth,
+        pjsip_auth::Model {
+            id: "acme".to_owned(),
+            auth_type: "userpass".to_owned(),
+            username: "acme".to_owned(),
+            password: "secret".to_owned(),
+            realm: String::new(),
+        }
+    );
+    round_trip!(
+        client,
+        client::Model {
+            id: 1,
+            client_identifier: "acme".to_owned(),
+            name: "Acme".to_owned(),
+            department: None,
+            status: Status::Active,
+            notes: None,
+            max_concurrency: Some(3),
+            endpoint_id: "acme".to_owned(),
+            aor_id: "acme".to_owned(),
+            auth_id: Some("acme".to_owned()),
+            created_at: now,
+            updated_at: now,
+        }
+    );
+    round_trip!(
+        did,
+        did::Model {
+            id: 1,
+            user_id: 1,
+            number: E164::parse("+442071838750").unwrap(),
+            description: None,
+            status: Status::Active,
+            created_at: now,
+            updated_at: now,
+        }
+    );
+    round_trip!(
+        campaign,
+        campaign::Model {
+            id: 1,
+            user_id: 1,
+            name: "Solar".to_owned(),
+            routing_strategy: Strategy::RoundRobin,
+            dial_timeout_seconds: 20,
+            status: CampaignStatus::Active,
+            description: None,
+            created_at: now,
+            updated_at: now,
+        }
+    );
+    round_trip!(
+        campaign_did,
+        campaign_did::Model { campaign_id: 1, did_id: 1, active_did_id: Some(1) }
+    );
+    round_trip!(
+        link,
+        link::Model {
+            id: 1,
+            campaign_id: 1,
+            client_id: 1,
+            status: Status::Active,
+            max_concurrency: 2,
+            forwarding_priority: 1,
+            weight: 10,
+            total_calls_allowed: Some(5),
+            hourly_cap: None,
+            daily_cap: Some(4),
+            weekly_cap: None,
+            monthly_cap: None,
+            time_zone: "America/New_York".to_owned(),
+            created_at: now,
+            updated_at: now,
+        }
+    );
+}
+
+fn answered_call(started_at: Timestamp) -> CallRecord {
+    let ended_at = started_at + chrono::TimeDelta::milliseconds(3_400);
+    CallRecord {
+        call: clock::new_call_id(),
+        channel: "capconduit-1795372952.0".to_owned(),
+        linked_channel: Some("capconduit-1795372952.0".to_owned()),
+        dialled: "+442071838750".to_owned(),
+        caller_number: Some("+15550001".to_owned()),
+        caller_name: Some("Zoë 🐈".to_owned()),
+        seller: Some(SellerId(1)),
+        did: Some(DidId(1)),
+        campaign: Some((CampaignId(1), "Solar".to_owned())),
+        started_at,
+        answered_at: Some(started_at + chrono::TimeDelta::milliseconds(900)),
+        attempts: vec![Attempt {
+            position: 1,
+            link: LinkId(1),
+            client: ClientId(1),
+            client_name: "Acme".to_owned(),
+            client_identifier: "acme".to_owned(),
+            held_at: started_at,
+            ringing_at: None,
+            answered_at: Some(started_at + chrono::TimeDelta::milliseconds(899)),
+            ended_at: Some(ended_at),
+            result: Some(AttemptResult::Answered),
+            cause: Some(cause::NORMAL),
+            sip: None,
+        }],
+        trace: Trace::default(),
+        end: Some(End { at: ended_at, outcome: Outcome::ANSWERED, cause: cause::NORMAL }),
+    }
+}
+
+#[tokio::test]
+async fn every_table_gives_back_what_was_put_in() {
+    on_both(async |db| {
+        insert_configuration(db).await;
+        let snapshot = store::routing::load_snapshot(db).await.unwrap();
+        let plan = routing::plan(&snapshot, "442071838750", 1);
+        let Decision::Offer(offer) = plan.decision else { panic!("{plan:?}") };
+        let link = &offer.links[0];
+        assert_eq!((link.id, link.max_concurrency), (LinkId(1), 2));
+        assert_eq!(link.volume[WindowKind::Day.index()], Some(4));
+        assert_eq!(link.client.max_concurrency, Some(3));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_record_that_comes_twice_is_there_once() {
+    on_both(async |db| {
+        let record = Arc::new(answered_call(at("2026-11-22T12:00:00.250Z")));
+        for _ in 0..2 {
+            store::records::insert(db, std::slice::from_ref(&record)).await.unwrap();
+        }
+        let logs = call_log::Entity::find().all(db).await.unwrap();
+        assert_eq!(logs.len(), 1);
+        let log = &logs[0];
+        assert_eq!(log.call_id, record.call.0);
+        assert_eq!((log.duration_seconds, log.billsec_seconds), (3, 2));
+        assert_eq!(log.call_status, CallStatus::Answered);
+        assert_eq!(log.caller_id_name.as_deref(), Some("Zoë 🐈"));
+        assert_eq!(log.timestamp_start, record.started_at);
+        assert_eq!(call_attempt::Entity::find().all(db).await.unwrap().len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_ledger_is_told_what_was_answered_in_every_window() {
+    on_both(async |db| {
+        insert_configuration(db).await;
+        // Midnight in New York is 05:00 UTC.
+        for started in ["2026-11-22T04:59:59.900Z", "2026-11-22T05:00:00Z", "2026-11-22T17:30:00Z"]
+        {
+            store::records::insert(db, &[Arc::new(answered_call(at(started)))]).await.unwrap();
+        }
+        let snapshot = store::routing::load_snapshot(db).await.unwrap();
+        let now = at("2026-11-22T17:45:00Z");
+        let counted = store::records::count_answered(db, &snapshot, now).await.unwrap();
+        let used = |kind| {
+            let count = counted.iter().find(|count| count.kind == kind).unwrap();
+            assert_eq!(count.scope, Scope::link(LinkId(1)));
+            count.used
+        };
+        assert_eq!(WindowKind::ALL.map(used), [3, 1, 2, 3, 3]);
+        let offers = store::records::last_offers(db).await.unwrap();
+        assert_eq!(offers[&LinkId(1)], at("2026-11-22T17:30:00Z"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_did_never_has_two_active_campaigns() {
+    on_both(async |db| {
+        insert_configuration(db).await;
+        let mut second = campaign::Entity::find_by_id(1).one(db).await.unwrap().unwrap();
+        second.id = 2;
+        second.name = "Second".to_owned();
+        second.into_active_model().reset_all().insert(db).await.unwrap();
+        let row = campaign_did::Model { campaign_id: 2, did_id: 1, active_did_id: Some(1) };
+        let refused = row.into_active_model().reset_all().insert(db).await.unwrap_err();
+        assert!(matches!(refused.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))));
+    })
+    .await;
+}

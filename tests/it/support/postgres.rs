@@ -1,0 +1,77 @@
+//! A PostgreSQL server of the test's own, on a free port, gone when the test is.
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+pub struct Postgres {
+    child: Child,
+    port: u16,
+    _data: TempDir,
+}
+
+impl Postgres {
+    /// Starts a server with an empty database.
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let data = folder.path().join("data");
+        let initialised = as_ordinary_user("initdb")
+            .args(["--username=capconduit", "--auth=trust", "--no-sync", "--encoding=UTF8", "-D"])
+            .arg(&data)
+            .stdout(Stdio::null())
+            .status()
+            .expect("initdb: run scripts/fetch-tools postgres");
+        assert!(initialised.success(), "initdb failed");
+        let port = free_port();
+        let child = as_ordinary_user("postgres")
+            .arg("-D")
+            .arg(&data)
+            .args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"])
+            .args(["-c", "unix_socket_directories="])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("postgres starts");
+        let server = Self { child, port, _data: folder };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            assert!(Instant::now() < deadline, "PostgreSQL did not come up");
+            std::thread::yield_now();
+        }
+        server
+    }
+
+    pub fn url(&self) -> String {
+        format!("postgres://capconduit@127.0.0.1:{}/postgres", self.port)
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // SIGQUIT: the data is thrown away anyway.
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::QUIT);
+        let _ = self.child.wait();
+    }
+}
+
+/// PostgreSQL refuses to run as root: then it gets a user of its own namespace.
+fn as_ordinary_user(program: &str) -> Command {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/bin").join(program);
+    let root = std::fs::metadata("/proc/self").expect("/proc").uid() == 0;
+    if !root {
+        return Command::new(path);
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-user=1000", "--map-group=1000"]).arg(path);
+    command
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("its number").port()
+}
