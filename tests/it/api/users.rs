@@ -94,6 +94,26 @@ async fn the_last_active_admin_stays() {
 }
 
 #[tokio::test]
+async fn two_admins_who_demote_each_other_leave_one() {
+    let api = TestApi::start().await;
+    let mut admin = api.admin().await;
+    for round in 0..5 {
+        let name = format!("other{round}");
+        let other = api.person(&name, capconduit_entity::Role::Admin).await;
+        let (me, them) =
+            (format!("/api/admin/users/{}", admin.id), format!("/api/admin/users/{}", other.id));
+        let demotion = json!({"role": "staff"});
+        let (a, b) =
+            tokio::join!(admin.put(&them, demotion.clone()), other.put(&me, demotion.clone()));
+        match (a.status, b.status) {
+            (200, 401 | 403) => {}
+            (401 | 403, 200) => admin = other,
+            statuses => panic!("{statuses:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn staff_handle_sellers_only() {
     let api = TestApi::start().await;
     let admin = api.admin().await;
