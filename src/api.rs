@@ -59,8 +59,10 @@ pub trait Switch: Send + Sync + 'static {
     /// Whether calls can be controlled now.
     fn is_ready(&self) -> bool;
 
-    /// The rows of a client's endpoint, AOR or auth changed.
-    fn clients_changed(&self);
+    /// How often a client's address is to be probed was said or changed.
+    ///
+    /// The next call can go to a new client without this.
+    fn probing_changed(&self);
 
     /// Ends a live call; false if there is none of this id.
     fn hang_up(&self, call: CallId) -> bool;

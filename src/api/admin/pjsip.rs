@@ -80,9 +80,19 @@ pub struct NewAor {
     /// 1 if left away.
     #[oai(validator(minimum(value = "1"), maximum(value = "100")))]
     max_contacts: Option<i32>,
-    /// Seconds between probes, 0 for none; 60 if left away.
+    /// Seconds between probes (OPTIONS), 0 for none; 60 if left away.
+    ///
+    /// A client that doesn't answer them is passed over. Where a value is given,
+    /// probing begins at once; where it is left away, when Asterisk next starts.
     #[oai(validator(minimum(value = "0"), maximum(value = "86400")))]
     qualify_frequency: Option<i32>,
+}
+
+impl NewAor {
+    /// Whether probing is to begin at once.
+    pub fn asks_for_probing(&self) -> bool {
+        self.qualify_frequency.is_some_and(|seconds| seconds > 0)
+    }
 }
 
 #[derive(Object)]

@@ -26,7 +26,24 @@ async fn a_client_and_its_realtime_rows_live_and_die_together() {
     assert!(pjsip_endpoint::Entity::find().one(db).await.unwrap().is_none());
     assert!(pjsip_aor::Entity::find().one(db).await.unwrap().is_none());
     assert!(pjsip_auth::Entity::find().one(db).await.unwrap().is_none());
-    assert_eq!(api.switch.client_changes.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn probing_begins_at_once_where_it_is_asked_for_and_only_there() {
+    let api = TestApi::start().await;
+    let staff = api.staff().await;
+    let asked = || api.switch.probing_changes.load(Ordering::SeqCst);
+    staff.post("/api/admin/clients", client("quiet")).await.expect(201);
+    assert_eq!(asked(), 0);
+    let mut probed = client("probed");
+    probed["pjsip"]["aor"]["qualifyFrequency"] = 5.into();
+    let path =
+        format!("/api/admin/clients/{}", id(&staff.post("/api/admin/clients", probed).await));
+    assert_eq!(asked(), 1);
+    let slower = json!({"pjsip": {"aor": {"qualifyFrequency": 30}}});
+    staff.put(&path, slower.clone()).await.expect(200);
+    staff.put(&path, slower).await.expect(200);
+    assert_eq!(asked(), 2);
 }
 
 #[tokio::test]

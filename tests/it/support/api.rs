@@ -33,7 +33,7 @@ pub struct TestApi {
 #[derive(Default)]
 pub struct FakeSwitch {
     pub is_away: AtomicBool,
-    pub client_changes: AtomicU32,
+    pub probing_changes: AtomicU32,
     pub live: Mutex<Vec<CallId>>,
 }
 
@@ -60,8 +60,8 @@ impl Switch for FakeSwitch {
         !self.is_away.load(Ordering::SeqCst)
     }
 
-    fn clients_changed(&self) {
-        self.client_changes.fetch_add(1, Ordering::SeqCst);
+    fn probing_changed(&self) {
+        self.probing_changes.fetch_add(1, Ordering::SeqCst);
     }
 
     fn hang_up(&self, call: CallId) -> bool {
