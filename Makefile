@@ -2,6 +2,7 @@
 
 DATA ?= .run
 HTTP_PORT ?= 8080
+SIP_ADDRESS ?= 127.0.0.1
 SIP_PORT ?= 5060
 ARI_PORT ?= 8088
 RTP_PORTS ?= 10000-12000
@@ -14,7 +15,7 @@ PROGRAM := target/debug/capconduit
 
 help:
 	@echo 'make run      run everything on this machine: Asterisk, SQLite, the service; Ctrl-C ends it all'
-	@echo '              DATA=dir HTTP_PORT=8080 SIP_PORT=5060 ARI_PORT=8088 RTP_PORTS=10000-12000'
+	@echo '              DATA=dir HTTP_PORT=8080 SIP_ADDRESS=127.0.0.1 SIP_PORT=5060 ARI_PORT=8088 RTP_PORTS=10000-12000'
 	@echo 'make demo     sample data and a few dozen calls, shown live (beside a running make run, or alone)'
 	@echo 'make test     fetch what the tests need, check style, run all tests'
 	@echo 'make lint     formatting, clippy, shellcheck where it is installed'
@@ -22,13 +23,13 @@ help:
 
 run: build
 	@scripts/fetch-tools asterisk
-	@exec $(PROGRAM) run --data '$(DATA)' --http-port '$(HTTP_PORT)' --sip-port '$(SIP_PORT)' \
-	  --ari-port '$(ARI_PORT)' --rtp-ports '$(RTP_PORTS)'
+	@exec $(PROGRAM) run --data '$(DATA)' --http-port '$(HTTP_PORT)' --sip-address '$(SIP_ADDRESS)' \
+	  --sip-port '$(SIP_PORT)' --ari-port '$(ARI_PORT)' --rtp-ports '$(RTP_PORTS)'
 
 demo: build
 	@scripts/fetch-tools asterisk sipp
-	@exec $(PROGRAM) demo --data '$(DATA)' --http-port '$(HTTP_PORT)' --sip-port '$(SIP_PORT)' \
-	  --ari-port '$(ARI_PORT)' --rtp-ports '$(RTP_PORTS)'
+	@exec $(PROGRAM) demo --data '$(DATA)' --http-port '$(HTTP_PORT)' --sip-address '$(SIP_ADDRESS)' \
+	  --sip-port '$(SIP_PORT)' --ari-port '$(ARI_PORT)' --rtp-ports '$(RTP_PORTS)'
 
 test: tools lint
 	cargo test --workspace --locked

@@ -59,8 +59,10 @@ pub trait Switch: Send + Sync + 'static {
     /// Whether calls can be controlled now.
     fn is_ready(&self) -> bool;
 
-    /// The rows of a client's endpoint, AOR or auth changed.
-    fn clients_changed(&self);
+    /// How often a client's address is to be probed was said or changed.
+    ///
+    /// The next call can go to a new client without this.
+    fn probing_changed(&self);
 
     /// Ends a live call; false if there is none of this id.
     fn hang_up(&self, call: CallId) -> bool;
@@ -84,24 +86,35 @@ struct Refresh {
     seen: Mutex<u64>,
 }
 
+/// Sections of both documents.
 #[derive(Tags)]
 enum Tag {
     /// Is the service there, and can it take calls?
     Probes,
     /// Signing in and out, one's own password, API tokens.
     Auth,
-    /// Accounts: admins, staff and sellers.
-    Users,
-    /// Call centres that buy calls, with their PJSIP endpoints.
-    Clients,
-    /// Inbound numbers.
-    Dids,
-    /// Routing units: strategy, DIDs, links to clients with their caps.
-    Campaigns,
     /// One record per inbound call.
     Logs,
     /// Calls that are up now.
     Live,
+}
+
+/// Sections of the admins' document.
+#[derive(Tags)]
+enum AdminTag {
+    /// Accounts: admins, staff and sellers.
+    Users,
+    /// Call centres that buy calls, with their PJSIP endpoints.
+    Clients,
+}
+
+/// Sections of the sellers' document.
+#[derive(Tags)]
+enum SellerTag {
+    /// Inbound numbers.
+    Dids,
+    /// Routing units: strategy, DIDs, links to clients with their caps.
+    Campaigns,
 }
 
 impl Backend {

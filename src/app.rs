@@ -252,7 +252,7 @@ struct Switch {
     connected: Arc<AtomicBool>,
     requests: mpsc::Sender<Request>,
     live: Arc<Live>,
-    /// Rung when clients' endpoints have changed.
+    /// Rung when clients' addresses are to be probed anew.
     changed: Arc<tokio::sync::Notify>,
 }
 
@@ -277,10 +277,10 @@ impl Switch {
                     continue;
                 }
                 tokio::time::sleep(QUALIFY_DEBOUNCE).await;
-                // New endpoints are dialable without it; only then does
-                // Asterisk begin to watch whether they can be reached.
+                // Asterisk reads how often to probe an address when it loads the
+                // module; new endpoints are dialable without it.
                 if let Err(error) = ari.reload_module("res_pjsip.so").await {
-                    warn!(%error, "Asterisk doesn't watch changed clients yet");
+                    warn!(%error, "Asterisk doesn't probe changed clients yet");
                 }
             }
         });
@@ -293,7 +293,7 @@ impl api::Switch for Switch {
         self.connected.load(Ordering::Acquire)
     }
 
-    fn clients_changed(&self) {
+    fn probing_changed(&self) {
         self.changed.notify_one();
     }
 

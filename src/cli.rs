@@ -1,5 +1,7 @@
 //! The command line.
 
+mod users;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -35,6 +37,9 @@ enum Command {
     Migrate(ConfigFile),
     /// Say whether the settings are right, and start nothing.
     CheckConfig(ConfigFile),
+    /// Create, list and rescue accounts.
+    #[command(subcommand)]
+    User(users::Command),
     /// Print an OpenAPI document.
     Openapi {
         /// Whose document.
@@ -84,6 +89,10 @@ impl Cli {
                 })
                 .await
             }
+            Command::User(command) => match command.run().await {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(&error),
+            },
             Command::Openapi { audience } => {
                 let document = match audience {
                     Audience::Admin => api::admin_document(),

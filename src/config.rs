@@ -72,17 +72,15 @@ impl Config {
     /// # Errors
     /// One sentence that names the first setting that is wrong.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        let mut builder = Self::defaults();
-        if let Some(file) = file {
-            builder = builder.add_source(
-                config::File::from(file).format(config::FileFormat::Toml).required(true),
-            );
-        }
-        let environment =
-            config::Environment::with_prefix("CAPCONDUIT").prefix_separator("__").separator("__");
-        let config: Self = builder.add_source(environment).build()?.try_deserialize()?;
-        config.validate()?;
-        Ok(config)
+        Self::layers(file).build()?.try_deserialize::<Self>()?.validated()
+    }
+
+    /// The database's URL alone, for commands that need nothing else.
+    ///
+    /// # Errors
+    /// As for [`Config::load`].
+    pub fn database_url(file: Option<&Path>) -> Result<String, ConfigError> {
+        Ok(Self::layers(file).build()?.get_string("database.url")?)
     }
 
     /// The defaults with these settings in place of theirs: for profiles that
@@ -91,15 +89,11 @@ impl Config {
     /// # Errors
     /// As for [`Config::load`].
     pub fn with(overrides: &[(&str, String)]) -> Result<Self, ConfigError> {
-        let environment =
-            config::Environment::with_prefix("CAPCONDUIT").prefix_separator("__").separator("__");
-        let mut builder = Self::defaults().add_source(environment);
+        let mut builder = Self::layers(None);
         for (name, value) in overrides {
             builder = builder.set_override(*name, value.clone())?;
         }
-        let config: Self = builder.build()?.try_deserialize()?;
-        config.validate()?;
-        Ok(config)
+        builder.build()?.try_deserialize::<Self>()?.validated()
     }
 
     /// Settings that work and that an operator should know to be risky.
@@ -125,9 +119,21 @@ impl Config {
         warnings
     }
 
-    fn defaults() -> config::ConfigBuilder<config::builder::DefaultState> {
-        config::Config::builder()
-            .add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml))
+    /// Defaults, then the file, then the environment.
+    fn layers(file: Option<&Path>) -> config::ConfigBuilder<config::builder::DefaultState> {
+        use config::{Config, Environment, File, FileFormat};
+        let mut builder = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+        if let Some(file) = file {
+            builder = builder.add_source(File::from(file).format(FileFormat::Toml));
+        }
+        builder.add_source(
+            Environment::with_prefix("CAPCONDUIT").prefix_separator("__").separator("__"),
+        )
+    }
+
+    fn validated(self) -> Result<Self, ConfigError> {
+        self.validate()?;
+        Ok(self)
     }
 
     fn validate(&self) -> Result<(), ConfigError> {

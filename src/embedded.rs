@@ -33,7 +33,10 @@ pub struct Options {
     /// Port of the API and its documentation, on 127.0.0.1.
     #[arg(long, default_value_t = 8080)]
     pub http_port: u16,
-    /// UDP port on which carriers call, on 127.0.0.1.
+    /// Address on which carriers call; 0.0.0.0 for all of this machine's.
+    #[arg(long, default_value_t = Ipv4Addr::LOCALHOST)]
+    pub sip_address: Ipv4Addr,
+    /// UDP port on which carriers call.
     #[arg(long, default_value_t = 5060)]
     pub sip_port: u16,
     /// Port of Asterisk's own HTTP server, on 127.0.0.1.
@@ -247,7 +250,7 @@ fn check_ports(options: &Options) -> Result<(), RunError> {
             return Err(RunError::PortInUse { what, port, option });
         }
     }
-    if UdpSocket::bind(at(options.sip_port)).is_err() {
+    if UdpSocket::bind((options.sip_address, options.sip_port)).is_err() {
         let option = "--sip-port (make run SIP_PORT=...)";
         return Err(RunError::PortInUse { what: "SIP", port: options.sip_port, option });
     }

@@ -33,6 +33,11 @@ pub fn one_of(name: &'static str, values: &[&'static str]) -> ColumnDef {
     text(name, 48).check(allowed).take()
 }
 
+/// A limit that may be missing, and is never below `least`.
+pub fn at_least(least: i32, name: &'static str) -> ColumnDef {
+    nullable(number(name)).check(Expr::col(name).gte(least)).take()
+}
+
 /// The same column, which may be empty.
 pub fn nullable(mut column: ColumnDef) -> ColumnDef {
     column.null().take()

@@ -6,7 +6,7 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::columns::{constant, id, instant, nullable, number, one_of, reference, text};
+use crate::columns::{at_least, constant, id, instant, nullable, number, one_of, reference, text};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;
@@ -72,7 +72,7 @@ impl MigrationTrait for Migration {
             .col(nullable(text("department", 200)))
             .col(one_of("status", &["active", "inactive"]))
             .col(nullable(text("notes", 4000)))
-            .col(nullable(number("max_concurrency")))
+            .col(at_least(1, "max_concurrency"))
             .col(text("endpoint_id", 100).unique_key())
             .col(text("aor_id", 100).unique_key())
             .col(nullable(text("auth_id", 100)).unique_key())

@@ -2,7 +2,7 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::columns::{id, instant, integer, nullable, number, one_of, reference, text};
+use crate::columns::{at_least, id, instant, integer, nullable, number, one_of, reference, text};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;
@@ -59,11 +59,11 @@ impl MigrationTrait for Migration {
             .col(number("max_concurrency").check(Expr::col("max_concurrency").gte(1)))
             .col(number("forwarding_priority"))
             .col(number("weight").check(Expr::col("weight").gte(1)))
-            .col(nullable(number("total_calls_allowed")))
-            .col(nullable(number("hourly_cap")))
-            .col(nullable(number("daily_cap")))
-            .col(nullable(number("weekly_cap")))
-            .col(nullable(number("monthly_cap")))
+            .col(at_least(0, "total_calls_allowed"))
+            .col(at_least(0, "hourly_cap"))
+            .col(at_least(0, "daily_cap"))
+            .col(at_least(0, "weekly_cap"))
+            .col(at_least(0, "monthly_cap"))
             .col(text("time_zone", 64).default("UTC"))
             .col(instant("created_at"))
             .col(instant("updated_at"))

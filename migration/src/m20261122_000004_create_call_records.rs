@@ -57,6 +57,9 @@ impl MigrationTrait for Migration {
         manager.create_table(logs).await?;
         for (name, columns) in [
             ("call_logs_seller", &["user_id", "id"] as &[_]),
+            ("call_logs_campaign", &["campaign_id", "id"]),
+            ("call_logs_client", &["client_id", "id"]),
+            ("call_logs_did", &["did_id", "id"]),
             ("call_logs_link_window", &["campaign_client_setting_id", "held_at"]),
             ("call_logs_start", &["timestamp_start"]),
             ("call_logs_uniqueid", &["asterisk_uniqueid"]),

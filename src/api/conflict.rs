@@ -32,26 +32,28 @@ const UNIQUE: &[(&str, &str, &str)] = &[
 
 /// The refusal for a row that the database refused; none for any other error.
 pub fn of(err: &DbErr) -> Option<Problem> {
-    match err.sql_err()? {
-        SqlErr::UniqueConstraintViolation(message) => {
-            let message = message.replace('.', "_");
-            let known = UNIQUE.iter().find(|(part, ..)| message.contains(part));
-            Some(known.map_or_else(
-                || in_use("Something like this exists already."),
-                |(_, field, what)| conflict(field, *what),
-            ))
-        }
-        SqlErr::ForeignKeyConstraintViolation(_) => {
-            Some(in_use("Something that this refers to is gone, or still refers to it."))
-        }
-        _ => None,
+    if let Some(SqlErr::UniqueConstraintViolation(message)) = err.sql_err() {
+        let message = message.replace('.', "_");
+        let known = UNIQUE.iter().find(|(part, ..)| message.contains(part));
+        return Some(known.map_or_else(
+            || in_use("Something like this exists already."),
+            |(_, field, what)| conflict(field, *what),
+        ));
     }
+    is_about_reference(err)
+        .then(|| in_use("Something that this refers to is gone, or still refers to it."))
 }
 
 /// The same, where a missing or remaining reference is about one known thing.
 pub fn about(reference: Problem) -> impl FnOnce(DbErr) -> Problem {
-    move |err| match err.sql_err() {
-        Some(SqlErr::ForeignKeyConstraintViolation(_)) => reference,
-        _ => err.into(),
-    }
+    move |err| if is_about_reference(&err) { reference } else { err.into() }
+}
+
+/// Whether a foreign key forbids it.
+///
+/// SQLite reports a key that restricts deletion as a trigger's constraint
+/// (1811), which `sql_err` of sea-orm 2.0.4 doesn't know; the message is the same.
+fn is_about_reference(err: &DbErr) -> bool {
+    matches!(err.sql_err(), Some(SqlErr::ForeignKeyConstraintViolation(_)))
+        || err.to_string().to_lowercase().contains("foreign key constraint")
 }

@@ -115,7 +115,7 @@ impl AdminLiveApi {
     /// Hang up a live call
     ///
     /// Both legs end, and the call is recorded as any other.
-    #[oai(path = "/:call_id", method = "delete", operation_id = "hangUpLiveCall")]
+    #[oai(path = "/:callId", method = "delete", operation_id = "hangUpLiveCall")]
     async fn hang_up(
         &self,
         caller: Operator,

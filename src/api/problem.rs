@@ -13,7 +13,7 @@ use poem_openapi::error::{ParseParamError, ParsePathError};
 use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, MetaSchemaRef, Registry};
 use poem_openapi::types::{ToJSON, Type};
 use poem_openapi::{ApiResponse, Object};
-use sea_orm::DbErr;
+use sea_orm::{DbErr, RuntimeErr};
 use tracing::error;
 
 use crate::capacity::Unavailable;
@@ -211,10 +211,9 @@ impl From<Problem> for Error {
 
 impl From<DbErr> for Problem {
     fn from(err: DbErr) -> Self {
-        use DbErr::{Conn, ConnectionAcquire};
         match super::conflict::of(&err) {
             Some(problem) => problem,
-            None if matches!(err, Conn(_) | ConnectionAcquire(_)) => {
+            None if is_away(&err) => {
                 error!(error = %err, "the database can't be reached");
                 away("The database")
             }
@@ -223,6 +222,18 @@ impl From<DbErr> for Problem {
                 broken()
             }
         }
+    }
+}
+
+/// Whether it was the way to the database that failed, not the query.
+fn is_away(err: &DbErr) -> bool {
+    use sea_orm::sqlx::Error::{Io, PoolClosed, PoolTimedOut};
+    match err {
+        DbErr::Conn(_) | DbErr::ConnectionAcquire(_) => true,
+        DbErr::Exec(RuntimeErr::SqlxError(err)) | DbErr::Query(RuntimeErr::SqlxError(err)) => {
+            matches!(**err, Io(_) | PoolClosed | PoolTimedOut)
+        }
+        _ => false,
     }
 }
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use poem::http::uri::Scheme;
 use poem::listener::Acceptor;
-use poem::middleware::CatchPanic;
 use poem::web::{LocalAddr, RemoteAddr};
-use poem::{Endpoint, EndpointExt, IntoResponse, Response, Route, Server};
+use poem::{
+    Endpoint, EndpointExt, IntoResponse, Middleware, Request, Response, Result, Route, Server,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::error;
 
@@ -26,7 +27,7 @@ pub fn routes(backend: Arc<Backend>) -> impl Endpoint {
         .nest("/docs/seller", documents::seller_ui())
         .nest("/", documents::everything())
         .data(backend)
-        .with(CatchPanic::new().with_handler(after_panic))
+        .with(Unbroken)
         .catch_all_error(problem::from_framework)
 }
 
@@ -71,7 +72,32 @@ impl Acceptor for NoDelay {
     }
 }
 
-fn after_panic(_: Box<dyn std::any::Any + Send + 'static>) -> Response {
-    error!("a request handler panicked");
-    problem::broken().into_response()
+/// Lets a request run to its end although the one who sent it has gone.
+///
+/// A write that was committed but not put in force would otherwise be what a
+/// closed connection leaves behind. A panic ends its own request alone.
+struct Unbroken;
+
+struct UnbrokenEndpoint<E>(Arc<E>);
+
+impl<E: Endpoint + 'static> Middleware<E> for Unbroken {
+    type Output = UnbrokenEndpoint<E>;
+
+    fn transform(&self, endpoint: E) -> UnbrokenEndpoint<E> {
+        UnbrokenEndpoint(Arc::new(endpoint))
+    }
+}
+
+impl<E: Endpoint + 'static> Endpoint for UnbrokenEndpoint<E> {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> Result<Response> {
+        let endpoint = self.0.clone();
+        let answering =
+            tokio::spawn(async move { Ok(endpoint.call(request).await?.into_response()) });
+        answering.await.unwrap_or_else(|err| {
+            error!(error = %err, "a request handler panicked");
+            Err(problem::broken().into())
+        })
+    }
 }

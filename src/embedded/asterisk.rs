@@ -201,7 +201,7 @@ fn render(
         ("@LIBRARY_DIR@", library.display().to_string()),
         ("@ARI_PORT@", options.ari_port.to_string()),
         ("@ARI_PASSWORD@", password.to_owned()),
-        ("@SIP_BIND@", format!("127.0.0.1:{}", options.sip_port)),
+        ("@SIP_BIND@", format!("{}:{}", options.sip_address, options.sip_port)),
         ("@CARRIER_MATCH@", "127.0.0.0/8".to_owned()),
         ("@CARRIERS_FILE@", carriers.display().to_string()),
         ("@DATABASE_FILE@", data.join("capconduit.db").display().to_string()),

@@ -20,8 +20,8 @@ pub fn print(options: &Options, data: &Path, first_password: Option<&str>) {
     row(
         "SIP",
         format!(
-            "sip:NUMBER@127.0.0.1:{}  (UDP; calls from 127.0.0.0/8 are taken)",
-            options.sip_port
+            "sip:NUMBER@{}:{}  (UDP; calls from 127.0.0.0/8 are taken)",
+            options.sip_address, options.sip_port
         ),
     );
     row("Data, logs", data.display().to_string());

@@ -1,12 +1,14 @@
 //! The journal's file: frames of `length, checksum, JSON`, appended.
 //!
 //! The newest frame of a call counts. A tail that was torn by a power cut
-//! fails its checksum and is left out. When the file has grown, the records
-//! that are still needed are written to a new one and the old one is deleted.
+//! fails its checksum and is left out. When the file has grown, appends go on in
+//! a new one at once; what is still needed of the old one is copied beside them,
+//! into a file whose number lies between the two, and the old one is deleted.
+//! No append waits for that, nor for a disk.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,13 +24,19 @@ pub struct Spool {
 }
 
 struct Inner {
+    log: Log,
+    /// Records that the database doesn't have yet.
+    needed: HashMap<CallId, Arc<CallRecord>>,
+}
+
+/// The file that is appended to.
+struct Log {
     file: File,
     /// Part of the file's name; higher is newer.
     number: u64,
     length: u64,
+    /// Something was appended since the last sync.
     dirty: bool,
-    /// Records that the database doesn't have yet.
-    needed: HashMap<CallId, Arc<CallRecord>>,
 }
 
 /// A file larger than this is replaced by one with what is still needed.
@@ -56,25 +64,22 @@ impl Spool {
             }
             found.extend(records.into_iter().map(|record| (record.call, record)));
         }
-        let needed = found.values().map(|r| (r.call, Arc::new(r.clone()))).collect();
-        let number = numbers.last().map_or(1, |last| last + 1);
-        let inner = Inner::start(directory, number, needed)?;
-        for old in numbers {
-            fs::remove_file(file_path(directory, old))?;
-        }
+        let needed: HashMap<_, _> = found.values().map(|r| (r.call, Arc::new(r.clone()))).collect();
+        let last = numbers.last().copied().unwrap_or(0);
+        let log = Log::create(directory, last + 2)?;
+        write_copy(directory, last + 1, &needed.values().cloned().collect::<Vec<_>>())?;
+        remove_up_to(directory, last)?;
+        let inner = Inner { log, needed };
         let mut found: Vec<_> = found.into_values().collect();
         found.sort_by_key(|record| record.call);
         Ok((Self { directory: directory.to_owned(), inner: Mutex::new(inner) }, found))
     }
 
+    /// Puts the record into the page cache: it survives the process from here on.
     pub fn append(&self, record: &Arc<CallRecord>) -> io::Result<()> {
         let mut inner = self.inner.lock();
         inner.needed.insert(record.call, record.clone());
-        inner.write(record)?;
-        if inner.length > ROTATE_AT_BYTES {
-            self.rotate(&mut inner)?;
-        }
-        Ok(())
+        inner.log.write(record)
     }
 
     /// The database has this call's record.
@@ -86,55 +91,42 @@ impl Spool {
         self.inner.lock().needed.len()
     }
 
-    /// Brings what was appended to the disk.
+    /// Brings what was appended to the disk, and begins a new file when this one has grown.
     pub fn sync(&self) -> io::Result<()> {
         let file = {
             let mut inner = self.inner.lock();
-            if !std::mem::take(&mut inner.dirty) {
-                return Ok(());
-            }
-            inner.file.try_clone()?
+            let dirty = std::mem::take(&mut inner.log.dirty);
+            dirty.then(|| inner.log.file.try_clone()).transpose()?
         };
-        file.sync_data()
+        if let Some(file) = file {
+            file.sync_data()?;
+        }
+        if self.inner.lock().log.length > ROTATE_AT_BYTES {
+            self.rotate()?;
+        }
+        Ok(())
     }
 
-    fn rotate(&self, inner: &mut Inner) -> io::Result<()> {
-        let old = inner.number;
-        let needed = std::mem::take(&mut inner.needed);
-        match Inner::start(&self.directory, old + 1, needed.clone()) {
-            Ok(fresh) => *inner = fresh,
-            Err(cause) => {
-                inner.needed = needed;
-                return Err(cause);
-            }
-        }
-        fs::remove_file(file_path(&self.directory, old))
+    fn rotate(&self) -> io::Result<()> {
+        let (old, needed) = {
+            let mut inner = self.inner.lock();
+            let old = inner.log.number;
+            // From here on, appends go behind the copy that is about to be made.
+            inner.log = Log::create(&self.directory, old + 2)?;
+            (old, inner.needed.values().cloned().collect::<Vec<_>>())
+        };
+        write_copy(&self.directory, old + 1, &needed)?;
+        remove_up_to(&self.directory, old)
     }
 }
 
-// === impl Inner ===
+// === impl Log ===
 
-impl Inner {
-    /// A new file that holds what is needed, safely on disk.
-    fn start(
-        directory: &Path,
-        number: u64,
-        needed: HashMap<CallId, Arc<CallRecord>>,
-    ) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .open(file_path(directory, number))?;
-        let records: Vec<_> = needed.values().cloned().collect();
-        let mut inner = Self { file, number, length: 0, dirty: false, needed };
-        for record in records {
-            inner.write(&record)?;
-        }
-        inner.file.sync_data()?;
+impl Log {
+    fn create(directory: &Path, number: u64) -> io::Result<Self> {
+        let file = File::create(file_path(directory, number))?;
         File::open(directory)?.sync_all()?;
-        inner.dirty = false;
-        Ok(inner)
+        Ok(Self { file, number, length: 0, dirty: false })
     }
 
     fn write(&mut self, record: &CallRecord) -> io::Result<()> {
@@ -142,13 +134,32 @@ impl Inner {
         if let Err(cause) = self.file.write_all(&frame) {
             // Half a frame would hide those after it.
             self.file.set_len(self.length)?;
-            io::Seek::seek(&mut self.file, io::SeekFrom::Start(self.length))?;
+            self.file.seek(SeekFrom::Start(self.length))?;
             return Err(cause);
         }
         self.length += frame.len() as u64;
         self.dirty = true;
         Ok(())
     }
+}
+
+/// A file with these records, whole and on disk before it has its name.
+fn write_copy(directory: &Path, number: u64, records: &[Arc<CallRecord>]) -> io::Result<()> {
+    let unfinished = directory.join("copy.unfinished");
+    let mut file = io::BufWriter::new(File::create(&unfinished)?);
+    for record in records {
+        file.write_all(&frame(record)?)?;
+    }
+    file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    fs::rename(&unfinished, file_path(directory, number))?;
+    File::open(directory)?.sync_all()
+}
+
+fn remove_up_to(directory: &Path, number: u64) -> io::Result<()> {
+    for old in file_numbers(directory)?.into_iter().filter(|old| *old <= number) {
+        fs::remove_file(file_path(directory, old))?;
+    }
+    Ok(())
 }
 
 fn frame(record: &CallRecord) -> io::Result<Vec<u8>> {
@@ -234,10 +245,10 @@ mod tests {
         spool.append(&Arc::new(first.clone())).unwrap();
         spool.append(&Arc::new(second)).unwrap();
         drop(spool);
-        let number = file_numbers(folder.path()).unwrap()[0];
+        let number = file_numbers(folder.path()).unwrap().into_iter().max().unwrap();
         let path = file_path(folder.path(), number);
         let length = fs::metadata(&path).unwrap().len();
-        OpenOptions::new().write(true).open(&path).unwrap().set_len(length - 7).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(length - 7).unwrap();
         let (_, found) = Spool::open(folder.path()).unwrap();
         assert_eq!(found, [first]);
     }
@@ -250,10 +261,14 @@ mod tests {
         spool.append(&written).unwrap();
         spool.append(&kept).unwrap();
         spool.forget(written.call);
-        spool.rotate(&mut spool.inner.lock()).unwrap();
+        spool.rotate().unwrap();
+        // What comes after the copy counts more than the copy.
+        let mut changed = (*kept).clone();
+        changed.dialled = "+15550002".to_owned();
+        spool.append(&Arc::new(changed.clone())).unwrap();
         drop(spool);
         let (_, found) = Spool::open(folder.path()).unwrap();
-        assert_eq!(found, [(*kept).clone()]);
+        assert_eq!(found, [changed]);
     }
 
     proptest::proptest! {

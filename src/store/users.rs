@@ -36,10 +36,11 @@ pub async fn exist(db: &impl ConnectionTrait) -> Result<bool, DbErr> {
     Ok(user::Entity::find().count(db).await? > 0)
 }
 
-/// Whether nobody but `user` could administer the platform.
+/// The ids of the active admins, locked until the transaction ends.
 ///
-/// Locks every active admin, so that two admins can't demote each other at once.
-pub async fn is_last_admin(txn: &DatabaseTransaction, user: &user::Model) -> Result<bool, DbErr> {
+/// Taken before any other account is, so that two admins who demote each other
+/// at once neither both succeed nor wait for each other for ever.
+pub async fn lock_active_admins(txn: &DatabaseTransaction) -> Result<Vec<i64>, DbErr> {
     let admins = user::Entity::find()
         .filter(user::COLUMN.role.eq(Role::Admin))
         .filter(user::COLUMN.status.eq(UserStatus::Active))
@@ -47,7 +48,7 @@ pub async fn is_last_admin(txn: &DatabaseTransaction, user: &user::Model) -> Res
         .lock_exclusive()
         .all(txn)
         .await?;
-    Ok(admins.iter().any(|admin| admin.id == user.id) && admins.len() == 1)
+    Ok(admins.into_iter().map(|admin| admin.id).collect())
 }
 
 /// Deletes an account, with its sessions and tokens.

@@ -1,4 +1,8 @@
+//! The product's promises, tried through its public edges: HTTP, SIP, the
+//! command line, real databases.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on says so by panicking")]
+
+mod api;
 mod database;
-mod support {
-    pub mod postgres;
-}
+mod support;

@@ -22,7 +22,7 @@ use crate::api::problem::{
     Change, Create, FieldErrors, List, Problem, Read, Refusal, Remove, broken, in_use, not_found,
 };
 use crate::api::stamp::Stamp;
-use crate::api::{Backend, Tag, conflict};
+use crate::api::{AdminTag, conflict};
 use crate::store::clients::{self, Realtime};
 use crate::{clock, db};
 
@@ -101,7 +101,7 @@ enum ClientCreated {
     Created(Json<Client>),
 }
 
-#[OpenApi(prefix_path = "/api/admin/clients", tag = "Tag::Clients")]
+#[OpenApi(prefix_path = "/api/admin/clients", tag = "AdminTag::Clients")]
 impl ClientsApi {
     /// List clients
     #[oai(path = "/", method = "get", operation_id = "listClients")]
@@ -134,11 +134,15 @@ impl ClientsApi {
         caller: Operator,
         Body(new): Body<NewClient>,
     ) -> Result<ClientCreated, Refusal<Create>> {
+        let probe = new.pjsip.aor.asks_for_probing();
         let txn = db::begin_write(&caller.backend.db).await?;
         let (row, realtime) = new.into_rows();
         let row = clients::insert(&txn, row, &realtime).await?;
         txn.commit().await?;
-        put_in_force(&caller.backend).await?;
+        if probe {
+            caller.backend.switch.probing_changed();
+        }
+        caller.backend.refresh_routing().await?;
         Ok(ClientCreated::Created(Json(Client::new(row, realtime))))
     }
 
@@ -170,7 +174,10 @@ impl ClientsApi {
         let row = change.apply(row, &mut realtime)?;
         let row = clients::update(&txn, row, &before, &realtime).await?;
         txn.commit().await?;
-        put_in_force(&caller.backend).await?;
+        if before.aor.qualify_frequency != realtime.aor.qualify_frequency {
+            caller.backend.switch.probing_changed();
+        }
+        caller.backend.refresh_routing().await?;
         Ok(Json(Client::new(row, realtime)))
     }
 
@@ -185,14 +192,9 @@ impl ClientsApi {
         let linked = in_use("This client is linked to a campaign: remove the link first.");
         clients::delete(&txn, row).await.map_err(conflict::about(linked))?;
         txn.commit().await?;
-        put_in_force(&caller.backend).await?;
+        caller.backend.refresh_routing().await?;
         Ok(Gone::Gone)
     }
-}
-
-async fn put_in_force(backend: &Backend) -> Result<(), Problem> {
-    backend.switch.clients_changed();
-    Ok(backend.refresh_routing().await?)
 }
 
 impl NewClient {

@@ -19,7 +19,7 @@ use crate::api::problem::{
     Change, Create, FieldErrors, List, Problem, Read, Refusal, Remove, forbidden, in_use, not_found,
 };
 use crate::api::stamp::Stamp;
-use crate::api::{Tag, conflict, password};
+use crate::api::{AdminTag, conflict, password};
 use crate::store::users;
 use crate::{clock, db};
 
@@ -98,7 +98,7 @@ enum UserCreated {
     Created(Json<User>),
 }
 
-#[OpenApi(prefix_path = "/api/admin/users", tag = "Tag::Users")]
+#[OpenApi(prefix_path = "/api/admin/users", tag = "AdminTag::Users")]
 impl UsersApi {
     /// List accounts
     ///
@@ -163,11 +163,12 @@ impl UsersApi {
             None => None,
         };
         let txn = db::begin_write(&caller.backend.db).await?;
+        let admins = users::lock_active_admins(&txn).await?;
         let row = users::find_locked(&txn, id.0).await?;
         let row = row.ok_or_else(|| not_found("user", id.0))?;
         may_handle(&caller, row.role)?;
         may_handle(&caller, change.role.map_or(row.role, |role| role.0))?;
-        if change.unseats(&row) && users::is_last_admin(&txn, &row).await? {
+        if change.unseats(&row) && admins == [row.id] {
             return Err(last_admin().into());
         }
         if change.signs_out(&row) {
@@ -185,13 +186,14 @@ impl UsersApi {
     #[oai(path = "/:id", method = "delete", operation_id = "deleteUser")]
     async fn delete(&self, caller: Operator, id: Path<i64>) -> Result<Gone, Refusal<Remove>> {
         let txn = db::begin_write(&caller.backend.db).await?;
+        let admins = users::lock_active_admins(&txn).await?;
         let row = users::find_locked(&txn, id.0).await?;
         let row = row.ok_or_else(|| not_found("user", id.0))?;
         may_handle(&caller, row.role)?;
         if row.id == caller.user.id {
             return Err(forbidden("Nobody can delete their own account.").into());
         }
-        if users::is_last_admin(&txn, &row).await? {
+        if admins == [row.id] {
             return Err(last_admin().into());
         }
         let owner = in_use("This user still owns DIDs or campaigns: delete those first.");

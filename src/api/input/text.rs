@@ -4,6 +4,7 @@
 //! place, [`check`], by the name of its format, whatever object it stands in.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Deref;
 
@@ -16,8 +17,15 @@ macro_rules! texts {
     ($($(#[$meta:meta])* $name:ident = $format:literal, $pattern:expr, $check:expr;)+) => {
         $(
             $(#[$meta])*
-            #[derive(Clone, Debug, PartialEq, Eq)]
+            #[derive(Clone, PartialEq, Eq)]
             pub struct $name(pub String);
+
+            // Any of them may hold a secret.
+            impl fmt::Debug for $name {
+                fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.write_str(concat!(stringify!($name), "(..)"))
+                }
+            }
 
             impl Deref for $name {
                 type Target = str;

@@ -23,7 +23,7 @@ use crate::api::problem::{
     Change, Create, FieldErrors, List, Problem, Read, Refusal, Remove, conflict, not_found,
 };
 use crate::api::stamp::Stamp;
-use crate::api::{Backend, Tag};
+use crate::api::{Backend, SellerTag};
 use crate::store::{campaigns, clients, dids, links};
 use crate::{clock, db};
 
@@ -118,7 +118,7 @@ enum CampaignCreated {
     Created(Json<CampaignDetail>),
 }
 
-#[OpenApi(prefix_path = "/api/seller/campaigns", tag = "Tag::Campaigns")]
+#[OpenApi(prefix_path = "/api/seller/campaigns", tag = "SellerTag::Campaigns")]
 impl CampaignsApi {
     /// List my campaigns
     #[oai(path = "/", method = "get", operation_id = "listCampaigns")]

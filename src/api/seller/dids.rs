@@ -6,7 +6,7 @@ use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use sea_orm::{ActiveModelTrait, IntoActiveModel, ModelTrait, Set};
 
-use crate::api::Tag;
+use crate::api::SellerTag;
 use crate::api::access::Seller;
 use crate::api::auth::Gone;
 use crate::api::input::query::{PageNumber, PerPage};
@@ -27,7 +27,6 @@ pub struct DidsApi;
 #[oai(deny_unknown_fields)]
 struct NewDid {
     /// In E.164 form, such as `+442071838750`; unique over the platform.
-    #[oai(validator(max_length = 16))]
     number: E164Text,
     #[oai(validator(max_length = 1000), nullable)]
     description: Option<Paragraph>,
@@ -71,7 +70,7 @@ enum DidCreated {
     Created(Json<Did>),
 }
 
-#[OpenApi(prefix_path = "/api/seller/dids", tag = "Tag::Dids")]
+#[OpenApi(prefix_path = "/api/seller/dids", tag = "SellerTag::Dids")]
 impl DidsApi {
     /// List my DIDs
     #[oai(path = "/", method = "get", operation_id = "listDids")]

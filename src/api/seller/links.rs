@@ -15,7 +15,7 @@ use crate::api::problem::{
     Change, Create, Problem, Refusal, Remove, broken, conflict as conflicting, not_found,
 };
 use crate::api::stamp::Stamp;
-use crate::api::{Backend, Tag, conflict};
+use crate::api::{Backend, SellerTag, conflict};
 use crate::capacity::{Scope, Window, WindowKind, Windows};
 use crate::clock::Timestamp;
 use crate::ids::LinkId;
@@ -149,7 +149,7 @@ enum LinkCreated {
     Created(Json<Link>),
 }
 
-#[OpenApi(prefix_path = "/api/seller/campaigns", tag = "Tag::Campaigns")]
+#[OpenApi(prefix_path = "/api/seller/campaigns", tag = "SellerTag::Campaigns")]
 impl LinksApi {
     /// Link a client to one of my campaigns
     ///
@@ -176,7 +176,7 @@ impl LinksApi {
     /// Change a link
     ///
     /// A cap that is lowered below what is used stops new calls and drops none.
-    #[oai(path = "/:id/clients/:setting_id", method = "put", operation_id = "updateLink")]
+    #[oai(path = "/:id/clients/:settingId", method = "put", operation_id = "updateLink")]
     async fn update(
         &self,
         caller: Seller,
@@ -197,7 +197,7 @@ impl LinksApi {
     /// Remove a link
     ///
     /// Live calls go on, and records of its calls stay.
-    #[oai(path = "/:id/clients/:setting_id", method = "delete", operation_id = "deleteLink")]
+    #[oai(path = "/:id/clients/:settingId", method = "delete", operation_id = "deleteLink")]
     async fn delete(
         &self,
         caller: Seller,

@@ -1,0 +1,194 @@
+//! `capconduit user`: accounts from the command line, for when nobody can sign in.
+
+use std::path::PathBuf;
+
+use capconduit_entity::{Role, UserStatus, user};
+use clap::{Args, Subcommand, ValueEnum};
+use sea_orm::{ActiveModelTrait, DatabaseConnection, DbErr, IntoActiveModel, Set, SqlErr};
+
+use crate::api::password;
+use crate::config::{Config, ConfigError};
+use crate::store::users;
+use crate::{clock, db};
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Create an account; its one-time password is printed.
+    Create {
+        /// 3 to 100 characters.
+        username: String,
+        #[arg(long)]
+        email: String,
+        /// What the account may do.
+        #[arg(long, value_enum)]
+        role: RoleName,
+        #[command(flatten)]
+        database: Place,
+    },
+    /// Give an account a new one-time password, and end its sessions and tokens.
+    ResetPassword {
+        username: String,
+        #[command(flatten)]
+        database: Place,
+    },
+    /// List all accounts.
+    List {
+        #[command(flatten)]
+        database: Place,
+    },
+}
+
+/// Where the accounts are.
+#[derive(Args, Debug)]
+pub struct Place {
+    /// The data folder of `capconduit run`.
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    data: Option<PathBuf>,
+    /// Settings of `capconduit serve`.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum RoleName {
+    Admin,
+    Staff,
+    /// A seller.
+    User,
+}
+
+/// Why it was not done: one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("there is no database in {0}: name the folder of `capconduit run` with --data")]
+    NoDatabase(PathBuf),
+    #[error("the database can't be used: {0}")]
+    Database(#[from] DbErr),
+    #[error("{field} {problem}")]
+    Invalid { field: &'static str, problem: &'static str },
+    #[error("the username or the e-mail address is taken")]
+    Taken,
+    #[error("there is no user {0}")]
+    Unknown(String),
+    #[error("the password couldn't be hashed")]
+    Hash,
+}
+
+impl Command {
+    /// Does it, and prints what came of it.
+    ///
+    /// # Errors
+    /// One sentence that says what is wrong; then nothing was changed.
+    pub async fn run(self) -> Result<(), Refusal> {
+        match self {
+            Self::Create { username, email, role, database } => {
+                create(&database.open().await?, username, email, role.into()).await
+            }
+            Self::ResetPassword { username, database } => {
+                reset_password(&database.open().await?, &username).await
+            }
+            Self::List { database } => list(&database.open().await?).await,
+        }
+    }
+}
+
+async fn create(
+    db: &DatabaseConnection,
+    username: String,
+    email: String,
+    role: Role,
+) -> Result<(), Refusal> {
+    let username = username.trim().to_owned();
+    if !(3..=100).contains(&username.chars().count()) || username.chars().any(char::is_control) {
+        return Err(Refusal::Invalid {
+            field: "username",
+            problem: "must have 3 to 100 characters",
+        });
+    }
+    if !email.contains('@') || email.len() > 254 || email.chars().any(|c| c.is_control()) {
+        return Err(Refusal::Invalid { field: "--email", problem: "must be an e-mail address" });
+    }
+    let (one_time, hash) = one_time_password().await?;
+    let now = clock::now();
+    let row = user::ActiveModel {
+        username: Set(username.clone()),
+        email: Set(email),
+        password_hash: Set(hash),
+        role: Set(role),
+        status: Set(UserStatus::Active),
+        full_name: Set(None),
+        company_name: Set(None),
+        created_at: Set(now),
+        updated_at: Set(now),
+        ..Default::default()
+    };
+    row.insert(db).await.map_err(|error| match error.sql_err() {
+        Some(SqlErr::UniqueConstraintViolation(_)) => Refusal::Taken,
+        _ => error.into(),
+    })?;
+    println!("User {username} ({role}) is created. One-time password: {one_time}");
+    Ok(())
+}
+
+async fn reset_password(db: &DatabaseConnection, username: &str) -> Result<(), Refusal> {
+    let (one_time, hash) = one_time_password().await?;
+    let txn = db::begin_write(db).await?;
+    let row = users::find_by_name(&txn, username).await?;
+    let row = row.ok_or_else(|| Refusal::Unknown(username.to_owned()))?;
+    users::sign_out_everywhere(&txn, row.id).await?;
+    let mut row = row.into_active_model();
+    row.password_hash = Set(hash);
+    row.updated_at = Set(clock::now());
+    row.update(&txn).await?;
+    txn.commit().await?;
+    println!("User {username} is signed out everywhere. One-time password: {one_time}");
+    Ok(())
+}
+
+async fn list(db: &DatabaseConnection) -> Result<(), Refusal> {
+    let rows = users::all().all(db).await?;
+    println!("{:>6}  {:<24} {:<6} {:<16} EMAIL", "ID", "USERNAME", "ROLE", "STATUS");
+    for row in rows {
+        let (role, status) = (row.role.as_str(), row.status.as_str());
+        println!("{:>6}  {:<24} {role:<6} {status:<16} {}", row.id, row.username, row.email);
+    }
+    Ok(())
+}
+
+async fn one_time_password() -> Result<(String, String), Refusal> {
+    let one_time = password::readable();
+    let hash = password::hash(one_time.clone()).await.map_err(|_| Refusal::Hash)?;
+    Ok((one_time, hash))
+}
+
+// === impl Place ===
+
+impl Place {
+    async fn open(&self) -> Result<DatabaseConnection, Refusal> {
+        let url = match &self.data {
+            Some(folder) => {
+                let file = folder.join("capconduit.db");
+                if !file.exists() {
+                    return Err(Refusal::NoDatabase(folder.clone()));
+                }
+                format!("sqlite://{}", file.display())
+            }
+            None => Config::database_url(self.config.as_deref())?,
+        };
+        let db = db::connect(&url).await?;
+        db::migrate(&db).await?;
+        Ok(db)
+    }
+}
+
+impl From<RoleName> for Role {
+    fn from(name: RoleName) -> Self {
+        match name {
+            RoleName::Admin => Self::Admin,
+            RoleName::Staff => Self::Staff,
+            RoleName::User => Self::User,
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The HTTP API.
+
+mod auth;
+mod campaigns;
+mod clients;
+mod dids;
+mod documents;
+mod input;
+mod live;
+mod logs;
+mod roles;
+mod users;

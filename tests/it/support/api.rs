@@ -1,0 +1,258 @@
+//! The API on a socket of its own, and people who use it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use capconduit::api::{self, Backend, SessionSettings, Switch};
+use capconduit::capacity::MemoryLedger;
+use capconduit::clock;
+use capconduit::ids::CallId;
+use capconduit::live::Live;
+use capconduit::routing::snapshot::Current;
+use capconduit_entity::{Role, UserStatus, user};
+use parking_lot::Mutex;
+use reqwest::{Method, RequestBuilder};
+use sea_orm::{ActiveModelTrait, Set};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::OnceCell;
+
+use super::database::TestDatabase;
+
+pub const PASSWORD: &str = "correct horse battery";
+
+/// The API, running.
+pub struct TestApi {
+    pub backend: Arc<Backend>,
+    pub switch: Arc<FakeSwitch>,
+    pub base: String,
+    _database: TestDatabase,
+}
+
+/// Notes what the API asks of the switch.
+#[derive(Default)]
+pub struct FakeSwitch {
+    pub is_away: AtomicBool,
+    pub probing_changes: AtomicU32,
+    pub live: Mutex<Vec<CallId>>,
+}
+
+/// Someone who sends requests.
+#[derive(Clone)]
+pub struct Person {
+    base: String,
+    client: reqwest::Client,
+    headers: Vec<(&'static str, String)>,
+    pub id: i64,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub content_type: String,
+    pub cookie: Option<String>,
+    pub text: String,
+}
+
+impl Switch for FakeSwitch {
+    fn is_ready(&self) -> bool {
+        !self.is_away.load(Ordering::SeqCst)
+    }
+
+    fn probing_changed(&self) {
+        self.probing_changes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn hang_up(&self, call: CallId) -> bool {
+        self.live.lock().contains(&call)
+    }
+}
+
+impl TestApi {
+    pub async fn start() -> Self {
+        let database = TestDatabase::create().await;
+        let switch = Arc::new(FakeSwitch::default());
+        let backend = Arc::new(Backend::new(
+            database.connection.clone(),
+            Arc::new(Current::default()),
+            Arc::new(MemoryLedger::default()),
+            Arc::new(Live::default()),
+            switch.clone(),
+            SessionSettings::default(),
+        ));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(api::serve(listener, api::routes(backend.clone()), std::future::pending()));
+        Self { backend, switch, base, _database: database }
+    }
+
+    pub fn nobody(&self) -> Person {
+        Person {
+            base: self.base.clone(),
+            client: reqwest::Client::builder().no_proxy().build().unwrap(),
+            headers: Vec::new(),
+            id: 0,
+        }
+    }
+
+    pub async fn admin(&self) -> Person {
+        self.person("boss", Role::Admin).await
+    }
+
+    pub async fn staff(&self) -> Person {
+        self.person("staff", Role::Staff).await
+    }
+
+    pub async fn seller(&self, name: &str) -> Person {
+        self.person(name, Role::User).await
+    }
+
+    /// Signs in with a new account.
+    pub async fn person(&self, name: &str, role: Role) -> Person {
+        let now = clock::now();
+        let row = user::ActiveModel {
+            username: Set(name.to_owned()),
+            email: Set(format!("{name}@example.com")),
+            password_hash: Set(password_hash().await),
+            role: Set(role),
+            status: Set(UserStatus::Active),
+            full_name: Set(None),
+            company_name: Set(None),
+            created_at: Set(now),
+            updated_at: Set(now),
+            ..Default::default()
+        };
+        let row = row.insert(&self.backend.db).await.unwrap();
+        let person = self.sign_in(name, PASSWORD).await;
+        Person { id: row.id, ..person }
+    }
+
+    pub async fn sign_in(&self, name: &str, password: &str) -> Person {
+        let nobody = self.nobody();
+        let answer =
+            nobody.post("/api/auth/login", json!({"username": name, "password": password})).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        nobody.with("cookie", answer.cookie.clone().unwrap())
+    }
+}
+
+async fn password_hash() -> String {
+    static HASH: OnceCell<String> = OnceCell::const_new();
+    HASH.get_or_init(|| async { api::password::hash(PASSWORD.to_owned()).await.unwrap() })
+        .await
+        .clone()
+}
+
+impl Person {
+    pub fn with(&self, header: &'static str, value: impl Into<String>) -> Self {
+        let mut person = self.clone();
+        person.headers.retain(|(name, _)| *name != header);
+        person.headers.push((header, value.into()));
+        person
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.send(self.request(Method::DELETE, path)).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        self.send(self.request(Method::POST, path).json(&body)).await
+    }
+
+    pub async fn put(&self, path: &str, body: Value) -> Answer {
+        self.send(self.request(Method::PUT, path).json(&body)).await
+    }
+
+    pub async fn post_raw(
+        &self,
+        path: &str,
+        content_type: &str,
+        body: impl Into<String>,
+    ) -> Answer {
+        let request = self.request(Method::POST, path).header("content-type", content_type);
+        self.send(request.body(body.into())).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.client.request(method, format!("{}{path}", self.base));
+        self.headers.iter().fold(request, |request, (name, value)| request.header(*name, value))
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Answer {
+        let response = request.send().await.unwrap();
+        let text_of = |name: &str| {
+            response.headers().get(name).map(|value| value.to_str().unwrap().to_owned())
+        };
+        let cookie = text_of("set-cookie");
+        Answer {
+            status: response.status().as_u16(),
+            content_type: text_of("content-type").unwrap_or_default(),
+            cookie: cookie.map(|cookie| cookie.split(';').next().unwrap().to_owned()),
+            text: response.text().await.unwrap(),
+        }
+    }
+}
+
+impl Answer {
+    /// The body, where the status is as expected.
+    #[track_caller]
+    pub fn expect(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.text);
+        if status >= 400 {
+            assert_eq!(self.content_type, "application/problem+json");
+            let problem = self.json();
+            assert_eq!(problem["status"], status);
+            for field in ["type", "title", "detail"] {
+                assert!(problem[field].is_string(), "{field} is missing: {problem}");
+            }
+        }
+        if self.text.is_empty() { Value::Null } else { self.json() }
+    }
+
+    /// The names of the fields that a refusal complains about, sorted.
+    #[track_caller]
+    pub fn refused_fields(&self, status: u16) -> Vec<String> {
+        let problem = self.expect(status);
+        let errors = problem["errors"].as_object().cloned().unwrap_or_default();
+        errors.keys().cloned().collect()
+    }
+
+    #[track_caller]
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap()
+    }
+}
+
+// === things that tests need ===
+
+/// A client with endpoint, AOR and auth named after it.
+pub fn client(name: &str) -> Value {
+    json!({
+        "clientIdentifier": name,
+        "name": format!("Client {name}"),
+        "pjsip": {
+            "endpoint": {"id": name, "aors": name, "context": "from-client", "outboundAuth": name},
+            "aor": {"id": name, "contact": "sip:agent@127.0.0.1:5070"},
+            "auth": {"id": name, "username": "u", "password": "s3cret-of-client"},
+        },
+    })
+}
+
+pub fn campaign(name: &str) -> Value {
+    json!({"name": name, "routingStrategy": "priority", "dialTimeoutSeconds": 20})
+}
+
+pub fn link(client: i64) -> Value {
+    json!({"clientId": client, "maxConcurrency": 2, "forwardingPriority": 1, "weight": 10})
+}
+
+/// The id of a thing just created.
+#[track_caller]
+pub fn id(answer: &Answer) -> i64 {
+    answer.expect(201)["id"].as_i64().unwrap()
+}

@@ -1,0 +1,5 @@
+//! What tests stand on.
+
+pub mod api;
+pub mod database;
+pub mod postgres;
