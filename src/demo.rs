@@ -79,6 +79,8 @@ pub enum DemoError {
 const TICK: Duration = Duration::from_millis(100);
 /// How long the last calls may take, ring timeouts and talk together.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// When nothing was seen of any call by then, none will arrive.
+const SILENCE: Duration = Duration::from_secs(6);
 
 /// Shows the product at work.
 ///
@@ -201,7 +203,9 @@ async fn watch_calls(
         }
         screen.show(watcher.look(admin, &sample.seller).await?);
         let recorded = watcher.recorded();
-        if (waves.peek().is_none() && recorded >= placed) || tick > deadline {
+        let is_over = waves.peek().is_none() && recorded >= placed;
+        let is_in_vain = watcher.is_silent() && begun.elapsed() > SILENCE;
+        if is_over || is_in_vain || tick > deadline {
             screen.flush();
             let (logs, talking, looks) = watcher.into_seen();
             return Ok(Watched { logs, talking, looks, recorded, sip_port: stage.sip_port() });

@@ -23,7 +23,7 @@ pub struct Screen {
 
 /// How long an event may wait for an earlier one.
 const LATE: TimeDelta = TimeDelta::milliseconds(400);
-const BAR_CELLS: u32 = 8;
+const BAR_CELLS: u32 = 6;
 
 // === impl Screen ===
 
@@ -113,7 +113,7 @@ impl Screen {
     pub fn summary(&self, summary: &Summary, watched: &Watched) {
         println!();
         let heading = format!(
-            "  {:<9}  {:<7} {:>8} {:>8} {:>5} {:>8} {:>5} {:>8}   {:<16} {:<16}",
+            "  {:<9}  {:<7} {:>7} {:>8} {:>5} {:>8} {:>5} {:>8}  {:<14}  {:<14}",
             "campaign",
             "client",
             "offered",
@@ -123,7 +123,7 @@ impl Screen {
             "left",
             "refused",
             "most at once",
-            "answered in all"
+            "in all"
         );
         println!("{}", self.paint.dim(heading.trim_end()));
         let mut last = "";
@@ -138,7 +138,7 @@ impl Screen {
 
     fn row(&self, campaign: &str, row: &Row) -> String {
         let line = format!(
-            "  {campaign:<9}  {:<7} {:>8} {:>8} {:>5} {:>8} {:>5} {:>8}   {} {}",
+            "  {campaign:<9}  {:<7} {:>7} {:>8} {:>5} {:>8} {:>5} {:>8}  {}  {}",
             row.client,
             row.offered,
             row.answered,
@@ -212,7 +212,9 @@ impl Screen {
             println!("  See for yourself: {page}");
         } else {
             let folder = options.data.display();
-            println!("  The sample data stays in {folder}. See for yourself: make run, then {page}");
+            println!(
+                "  The sample data stays in {folder}. See for yourself: make run, then {page}"
+            );
         }
         println!("  Sign in as {SELLER}, password {}", sample.seller_password);
         println!();

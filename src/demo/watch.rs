@@ -92,6 +92,11 @@ impl Watcher {
         Ok(events)
     }
 
+    /// Whether nothing was seen of any call.
+    pub fn is_silent(&self) -> bool {
+        self.seen.is_empty() && self.logs.is_empty()
+    }
+
     /// How many records there are of the demo's own calls.
     pub fn recorded(&self) -> u32 {
         let callers = self.logs.iter().filter_map(|log| log.caller_id_num.as_deref());
