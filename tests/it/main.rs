@@ -5,4 +5,5 @@
 
 mod api;
 mod database;
+mod demo;
 mod support;
