@@ -132,7 +132,8 @@ impl Driver {
 
     fn show(&self, at: Timestamp, state: LiveState) {
         let record = self.machine.record();
-        let client = record.attempts.last().map(|attempt| LiveClient {
+        let current = record.attempts.last().filter(|_| state != LiveState::Routing);
+        let client = current.map(|attempt| LiveClient {
             link: attempt.link,
             id: attempt.client,
             name: attempt.client_name.clone(),

@@ -322,10 +322,10 @@ impl Machine {
             self.go_on(at);
             return;
         }
-        self.effects.push(Effect::Show(LiveState::Routing));
         match &self.decision {
             Decision::Refuse(reason) => {
                 let outcome = Outcome::refused(*reason);
+                self.effects.push(Effect::Show(LiveState::Routing));
                 self.release_caller(at, outcome);
             }
             Decision::Offer(offer) => {
@@ -360,6 +360,7 @@ impl Machine {
         let candidates = self.left.iter().map(|link| link.candidate(at)).collect();
         self.state = State::Routing;
         self.reserving = true;
+        self.effects.push(Effect::Show(LiveState::Routing));
         self.effects.push(Effect::Reserve(Request { hold, candidates, turn }));
     }
 

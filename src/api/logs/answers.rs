@@ -25,7 +25,7 @@ pub struct CallLog {
     campaign: Option<NamedCampaign>,
     #[oai(nullable)]
     did: Option<NamedDid>,
-    /// The client that answered, or was tried last.
+    /// The client that answered.
     #[oai(nullable)]
     client: Option<NamedClient>,
     incoming_did_number: String,
