@@ -15,9 +15,8 @@ use tracing::{debug, info, warn};
 
 use crate::api::{self, Backend, SessionSettings};
 use crate::ari::{AriClient, Socket};
+use crate::call::adopt;
 use crate::call::driver::Parts;
-use crate::call::outcome::{Outcome, cause};
-use crate::call::record::{CallRecord, End};
 use crate::call::registry::{Registry, Request};
 use crate::capacity::{Ledger, MemoryLedger};
 use crate::clock;
@@ -84,9 +83,8 @@ impl App {
         })?;
 
         debug!("opening the journal");
-        let (journal, journal_tasks, open) = Journal::open(&config.journal, db.clone())?;
-        close_interrupted(&journal, open);
-        while journal.depth() > 0 {
+        let (journal, journal_tasks, unfinished) = Journal::open(&config.journal, db.clone())?;
+        while journal.depth() > unfinished.records.len() {
             tokio::time::sleep(RECOVERY_POLL).await;
         }
 
@@ -98,6 +96,13 @@ impl App {
             FillError::Database(source) => in_database(source),
             FillError::Ledger(unavailable) => unavailable.into(),
         })?;
+        let last_alive = unfinished.last_alive.unwrap_or_else(clock::now);
+        let left = unfinished.records;
+        let standing: Vec<_> =
+            left.iter().filter_map(|record| adopt::standing(record, &snapshot)).collect();
+        ledger.renew(&standing).await?;
+        let left: Vec<_> =
+            left.into_iter().map(|record| adopt::machine(record, &snapshot, last_alive)).collect();
         routing.set(snapshot);
 
         debug!("connecting to Asterisk");
@@ -117,7 +122,11 @@ impl App {
             journal: journal.clone(),
             live: live.clone(),
         });
-        let registry = Registry::new(parts, routing.clone(), connected.clone(), tracker.clone());
+        let mut registry =
+            Registry::new(parts, routing.clone(), connected.clone(), tracker.clone());
+        for machine in left {
+            registry.adopt(machine);
+        }
         let registry = tokio::spawn(registry.run(signals, requests_out));
         let socket = tokio::spawn(socket.run());
 
@@ -197,27 +206,6 @@ impl App {
             // A call is still being led: what it saved is in the spool.
             Err(_) => warn!("the journal was still in use"),
         }
-    }
-}
-
-/// Calls that the last run left unfinished: their end was not witnessed.
-fn close_interrupted(journal: &Journal, open: Vec<CallRecord>) {
-    for mut record in open {
-        warn!(call.id = %record.call, "a call was interrupted by the end of the last run");
-        let seen = record
-            .attempts
-            .iter()
-            .map(|attempt| attempt.answered_at.or(attempt.ringing_at).unwrap_or(attempt.held_at));
-        let last_seen = seen.chain([record.started_at]).chain(record.answered_at).max();
-        let answered = record.answered_at.is_some();
-        let reason = capconduit_entity::CallReason::Interrupted;
-        let status = if answered { Outcome::ANSWERED.status } else { Outcome::SYSTEM_ERROR.status };
-        record.end = Some(End {
-            at: last_seen.unwrap_or(record.started_at),
-            outcome: Outcome::new(status, reason),
-            cause: cause::TEMPORARY_FAILURE,
-        });
-        journal.save(record);
     }
 }
 

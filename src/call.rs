@@ -27,6 +27,7 @@
 //! Asterisk then passes ringing and early media to the caller, and answers the
 //! caller by itself at the moment the client answers: nobody else can.
 
+pub mod adopt;
 pub mod driver;
 pub mod machine;
 pub mod outcome;

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use crate::app::App;
 use crate::config::Config;
 use crate::telemetry::{self, Destination};
-use crate::{api, db, embedded};
+use crate::{api, db, demo, embedded};
 
 /// Sells inbound phone calls under caps that are never exceeded.
 #[derive(Parser, Debug)]
@@ -26,6 +26,11 @@ pub struct Cli {
 enum Command {
     /// Run everything on this machine: Asterisk, SQLite and the service.
     Run(embedded::Options),
+    /// Show it at work: sample data, call centres and a few dozen calls.
+    ///
+    /// Beside a running `capconduit run` with the same options, or starting one
+    /// itself.
+    Demo(demo::Options),
     /// Run the service alone, beside an Asterisk that is there already.
     Serve(ConfigFile),
     /// Bring the database's schema up to date.
@@ -70,6 +75,10 @@ impl Cli {
                     embedded::report(&error);
                     fail(&error)
                 }
+            },
+            Command::Demo(options) => match demo::run(options).await {
+                Ok(ending) => ending.into(),
+                Err(error) => fail(&error),
             },
             Command::Serve(file) => with_config(&file, serve).await,
             Command::Migrate(file) => with_config(&file, migrate).await,

@@ -21,3 +21,9 @@ pub fn now() -> Timestamp {
 pub fn new_call_id() -> CallId {
     CallId(Uuid::now_v7())
 }
+
+/// Now, as file systems tell the time.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads time")]
+pub fn system_now() -> std::time::SystemTime {
+    std::time::SystemTime::now()
+}

@@ -22,7 +22,7 @@ use crate::app::{App, StartError};
 use crate::config::{Config, ConfigError};
 use crate::telemetry::{self, Destination};
 use crate::{api, clock, db};
-use asterisk::Asterisk;
+use asterisk::{Asterisk, Leftover};
 
 /// Run everything on this machine: Asterisk, SQLite and the service.
 #[derive(Args, Clone, Debug)]
@@ -102,12 +102,13 @@ const CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// # Errors
 /// One sentence for the person in front of the terminal.
 pub async fn run(options: Options) -> Result<(), RunError> {
-    let folder = Folder::prepare(&options)?;
+    let mut folder = Folder::prepare(&options)?;
     let config = folder.config(&options)?;
     telemetry::start(&config.log, Destination::File(folder.log_file()?));
     let first_password = prepare_database(&config, &folder).await?;
     let secret = folder.secret("ari-password")?;
-    let asterisk = Asterisk::start(&options, &folder.root, &secret).await?;
+    let leftover = folder.leftover.take();
+    let asterisk = Asterisk::start(&options, &folder.root, &secret, leftover).await?;
     let app = match start_service(config, &folder).await {
         Ok(app) => app,
         Err(error) => {
@@ -156,6 +157,8 @@ async fn prepare_database(config: &Config, folder: &Folder) -> Result<Option<Str
 struct Folder {
     /// Absolute.
     root: PathBuf,
+    /// An Asterisk that still runs, with the calls of an earlier run.
+    leftover: Option<Leftover>,
     _lock: File,
 }
 
@@ -178,10 +181,17 @@ impl Folder {
         }
         check_space(&root)
             .map_err(|free_mb| RunError::NoSpace { folder: root.clone(), free_mb })?;
-        asterisk::end_leftover(&root)?;
-        check_ports(options)?;
-        let folder = Self { root, _lock: lock };
+        let mut folder = Self { root, leftover: None, _lock: lock };
         folder.secret("internal-token")?;
+        let password = folder.secret("ari-password")?;
+        match Leftover::find(&folder.root) {
+            Some(leftover) if leftover.fits(options, &folder.root, &password) => {
+                folder.leftover = Some(leftover);
+            }
+            Some(leftover) => leftover.end()?,
+            None => {}
+        }
+        check_ports(options, folder.leftover.is_none())?;
         Ok(folder)
     }
 
@@ -237,7 +247,8 @@ fn check_space(folder: &Path) -> Result<(), u64> {
     if free_mb < NEEDED_MB { Err(free_mb) } else { Ok(()) }
 }
 
-fn check_ports(options: &Options) -> Result<(), RunError> {
+/// `all`: the ports of Asterisk too, which are in use where one is taken up.
+fn check_ports(options: &Options, all: bool) -> Result<(), RunError> {
     let at = |port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
     if options.http_port == options.ari_port {
         return Err(RunError::SamePort { port: options.http_port });
@@ -246,11 +257,12 @@ fn check_ports(options: &Options) -> Result<(), RunError> {
         ("HTTP", options.http_port, "--http-port (make run HTTP_PORT=...)"),
         ("ARI", options.ari_port, "--ari-port (make run ARI_PORT=...)"),
     ] {
-        if TcpListener::bind(at(port)).is_err() {
+        let ours = port == options.http_port;
+        if (ours || all) && TcpListener::bind(at(port)).is_err() {
             return Err(RunError::PortInUse { what, port, option });
         }
     }
-    if UdpSocket::bind((options.sip_address, options.sip_port)).is_err() {
+    if all && UdpSocket::bind((options.sip_address, options.sip_port)).is_err() {
         let option = "--sip-port (make run SIP_PORT=...)";
         return Err(RunError::PortInUse { what: "SIP", port: options.sip_port, option });
     }

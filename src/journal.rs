@@ -24,10 +24,12 @@ use sea_orm::DatabaseConnection;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::call::CallRecord;
+use crate::clock::Timestamp;
 use spool::Spool;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -52,6 +54,13 @@ pub struct JournalTasks {
     cancel: CancellationToken,
 }
 
+/// Calls that an earlier run didn't bring to their end.
+pub struct Unfinished {
+    pub records: Vec<CallRecord>,
+    /// When that run last noted that it runs: within about a second of its end.
+    pub last_alive: Option<Timestamp>,
+}
+
 /// The spool's folder can't be used.
 #[derive(Debug, thiserror::Error)]
 #[error("the journal in {directory} can't be opened")]
@@ -62,15 +71,15 @@ pub struct OpenError {
 }
 
 impl Journal {
-    /// Opens the spool, hands what is final to the database, and returns the
-    /// records that were never finished.
+    /// Opens the spool, hands what is final to the database, and returns what
+    /// was never finished.
     ///
     /// # Errors
     /// When the folder can't be made, read or written to.
     pub fn open(
         settings: &JournalSettings,
         db: DatabaseConnection,
-    ) -> Result<(Self, JournalTasks, Vec<CallRecord>), OpenError> {
+    ) -> Result<(Self, JournalTasks, Unfinished), OpenError> {
         let (spool, found) = Spool::open(&settings.directory)
             .map_err(|source| OpenError { directory: settings.directory.clone(), source })?;
         let spool = Arc::new(spool);
@@ -85,12 +94,13 @@ impl Journal {
             cancel.clone(),
         ));
         let journal = Self { spool, finished };
-        let (done, open): (Vec<_>, Vec<_>) =
-            found.into_iter().partition(|record| record.end.is_some());
+        let (done, records): (Vec<_>, Vec<_>) =
+            found.records.into_iter().partition(|record| record.end.is_some());
         for record in done {
             journal.finish(Arc::new(record));
         }
-        Ok((journal, JournalTasks { sync, writer, cancel }, open))
+        let unfinished = Unfinished { records, last_alive: found.last_alive };
+        Ok((journal, JournalTasks { sync, writer, cancel }, unfinished))
     }
 
     /// Makes the record survive a crash of the process. A final one goes on to the database.
@@ -134,12 +144,22 @@ impl JournalTasks {
     }
 }
 
+/// How exactly the end of a run that was killed is known.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+
 async fn sync_in_groups(spool: Arc<Spool>, interval: Duration, cancel: CancellationToken) {
+    let mut noted = Instant::now();
     loop {
         let stopping = tokio::select! {
             () = tokio::time::sleep(interval) => false,
             () = cancel.cancelled() => true,
         };
+        if noted.elapsed() >= ALIVE_INTERVAL {
+            noted = Instant::now();
+            if let Err(cause) = spool.note_alive() {
+                warn!(error = %cause, "the journal's time could not be noted");
+            }
+        }
         let spool = spool.clone();
         match tokio::task::spawn_blocking(move || spool.sync()).await {
             Ok(Ok(())) => {}

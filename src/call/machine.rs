@@ -27,7 +27,7 @@ use crate::routing::{Decision, Link, Offer};
 /// Something that happened. Legs are named by their attempt.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// The call begins. Given once, first.
+    /// The call begins, or goes on after a restart of the service. Given once, first.
     Started,
     /// The ledger's answer; none = it can't be reached.
     Verdict {
@@ -183,6 +183,9 @@ pub struct Machine {
     outcome: Option<Outcome>,
     /// When the conversation ended, or the caller was released.
     ended: Option<(Timestamp, i32)>,
+    /// The call is adopted from an earlier run, and the switch hasn't been
+    /// heard about it yet: until when it is known to have been up.
+    unseen_since: Option<Timestamp>,
     effects: Vec<Effect>,
 }
 
@@ -213,8 +216,30 @@ impl Machine {
             caller_cause: None,
             outcome: None,
             ended: None,
+            unseen_since: None,
             effects: Vec::new(),
         }
+    }
+
+    /// A call that an earlier run of the service left on the switch.
+    ///
+    /// It goes on where its record says that it was, by the same rules as any
+    /// other: what has happened meanwhile is found by asking the switch.
+    /// `offer` holds the links that were still to be tried; `last_alive` is
+    /// when the earlier run is last known to have run.
+    pub fn adopt(record: CallRecord, offer: Offer, last_alive: Timestamp) -> Self {
+        let mut machine = Self::new(record, Decision::Offer(offer));
+        machine.unseen_since = Some(last_alive.max(machine.record.last_seen()));
+        let Some(attempt) = machine.record.attempts.last() else { return machine };
+        machine.leg = Some(Leg { attempt: attempt.position, gone: None });
+        machine.bridge = true;
+        if machine.record.answered_at.is_some() {
+            machine.state = State::Talking;
+            machine.caller = Caller::Answered;
+        } else {
+            machine.state = State::Dialling;
+        }
+        machine
     }
 
     pub const fn record(&self) -> &CallRecord {
@@ -230,7 +255,17 @@ impl Machine {
         if self.is_closed() {
             return Vec::new();
         }
+        let heard = matches!(
+            input,
+            Input::LegRinging { .. }
+                | Input::LegAnswered { .. }
+                | Input::CallerAnswered
+                | Input::CallerWaiting
+        );
         self.step(at, input);
+        if heard {
+            self.unseen_since = None;
+        }
         self.close_if_over(at);
         std::mem::take(&mut self.effects)
     }
@@ -285,6 +320,10 @@ impl Machine {
     // --- routing ---
 
     fn on_started(&mut self, at: Timestamp) {
+        if self.unseen_since.is_some() {
+            self.go_on(at);
+            return;
+        }
         self.effects.push(Effect::Show(LiveState::Routing));
         match &self.decision {
             Decision::Refuse(reason) => {
@@ -296,6 +335,22 @@ impl Machine {
                 self.reserve(at, turn);
             }
         }
+    }
+
+    /// Takes up an adopted call.
+    fn go_on(&mut self, at: Timestamp) {
+        let Some(leg) = self.leg else {
+            return self.release_caller(at, Outcome::SYSTEM_ERROR);
+        };
+        if self.state == State::Talking {
+            self.effects.push(Effect::Show(LiveState::Talking));
+        } else {
+            let rung = (at - self.attempt_mut(leg.attempt).held_at).to_std().unwrap_or_default();
+            let left = self.ring_time().saturating_sub(rung);
+            self.effects.push(Effect::Show(LiveState::Ringing));
+            self.effects.push(Effect::Arm(Timer::Ring(leg.attempt), left));
+        }
+        self.recheck();
     }
 
     fn reserve(&mut self, at: Timestamp, turn: Turn) {
@@ -389,8 +444,7 @@ impl Machine {
     fn on_leg_entered(&mut self, attempt: u32) {
         match self.state {
             State::Creating => {
-                let seconds = self.offer().map_or(1, |o| o.campaign.dial_timeout_seconds);
-                let ring = Duration::from_secs(u64::from(seconds));
+                let ring = self.ring_time();
                 self.state = State::Dialling;
                 self.effects.push(Effect::DialLeg { attempt, ring });
                 self.effects.push(Effect::Arm(Timer::Ring(attempt), ring));
@@ -434,9 +488,10 @@ impl Machine {
                 self.effects.push(Effect::CheckCaller);
             }
             State::Talking => {
-                self.outcome = Some(Outcome::ANSWERED);
-                self.ended = Some((at, cause.unwrap_or(cause::NORMAL)));
-                self.leg_over(at, AttemptResult::Answered, cause, sip);
+                let (ended_at, outcome) = self.end_of_talk(at);
+                self.outcome = Some(outcome);
+                self.ended = Some((ended_at, cause.unwrap_or(cause::NORMAL)));
+                self.leg_over(ended_at, AttemptResult::Answered, cause, sip);
                 self.end(at, cause::NORMAL);
             }
             State::Ending => {
@@ -521,8 +576,15 @@ impl Machine {
         match self.state {
             State::Ending | State::Closed => {}
             State::Talking => {
-                self.outcome = Some(Outcome::ANSWERED);
-                self.ended = Some((at, self.caller_cause.unwrap_or(cause::NORMAL)));
+                let (ended_at, outcome) = self.end_of_talk(at);
+                self.outcome = Some(outcome);
+                self.ended = Some((ended_at, self.caller_cause.unwrap_or(cause::NORMAL)));
+                self.end(at, cause::NORMAL);
+            }
+            _ if self.unseen_since.is_some() => {
+                self.outcome = Some(Outcome::INTERRUPTED);
+                self.ended =
+                    Some((self.unseen_since.map_or(at, |seen| seen.min(at)), cause::NORMAL));
                 self.end(at, cause::NORMAL);
             }
             _ => {
@@ -670,6 +732,19 @@ impl Machine {
         match &self.decision {
             Decision::Offer(offer) => Some(offer),
             Decision::Refuse(_) => None,
+        }
+    }
+
+    fn ring_time(&self) -> Duration {
+        let seconds = self.offer().map_or(1, |offer| offer.campaign.dial_timeout_seconds);
+        Duration::from_secs(u64::from(seconds))
+    }
+
+    /// What ended while nobody watched ended when it was last known to be up.
+    fn end_of_talk(&self, at: Timestamp) -> (Timestamp, Outcome) {
+        match self.unseen_since {
+            Some(seen) => (seen.min(at), Outcome::INTERRUPTED_TALK),
+            None => (at, Outcome::ANSWERED),
         }
     }
 

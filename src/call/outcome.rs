@@ -59,6 +59,10 @@ impl Outcome {
 
     pub const ANSWERED: Self = Self::new(CallStatus::Answered, CallReason::Answered);
     pub const ABANDONED: Self = Self::new(CallStatus::Canceled, CallReason::CallerAbandoned);
+    /// A conversation whose end nobody witnessed.
+    pub const INTERRUPTED_TALK: Self = Self::new(CallStatus::Answered, CallReason::Interrupted);
+    /// A call that wasn't answered, as far as is known, and whose end nobody witnessed.
+    pub const INTERRUPTED: Self = Self::new(CallStatus::Failed, CallReason::Interrupted);
     pub const NO_LEDGER: Self = Self::new(CallStatus::Rejected, CallReason::CapacityUnavailable);
     pub const SYSTEM_ERROR: Self = Self::new(CallStatus::Failed, CallReason::SystemError);
 

@@ -74,6 +74,15 @@ impl CallRecord {
         self.attempts.iter().find(|attempt| attempt.result == Some(AttemptResult::Answered))
     }
 
+    /// The newest moment that the record speaks of.
+    pub fn last_seen(&self) -> Timestamp {
+        let seen = self
+            .attempts
+            .iter()
+            .map(|attempt| attempt.answered_at.or(attempt.ringing_at).unwrap_or(attempt.held_at));
+        seen.chain(self.answered_at).fold(self.started_at, Timestamp::max)
+    }
+
     /// Whole seconds from the answer to the end, as telephone bills count them.
     pub fn billed_seconds(&self, end: &End) -> i64 {
         self.answered_at.map_or(0, |answered| (end.at - answered).num_seconds().max(0))

@@ -204,12 +204,22 @@ impl Registry {
             end: None,
         };
         info!(call.id = %call, channel.id = %channel.id, "a call arrived");
+        self.lead(Machine::new(record, plan.decision));
+    }
+
+    /// Takes up a call that an earlier run left behind.
+    pub fn adopt(&mut self, machine: Machine) {
+        info!(call.id = %machine.record().call, "a call of an earlier run is taken up");
+        self.lead(machine);
+    }
+
+    fn lead(&mut self, machine: Machine) {
+        let call = machine.record().call;
+        let caller = ChannelId(machine.record().channel.clone());
         let (mailbox_in, mailbox) = mpsc::channel(MAILBOX);
         self.calls.insert(call, mailbox_in);
-        self.callers.insert(channel.id.clone(), call);
+        self.callers.insert(caller.clone(), call);
         let (parts, closed) = (self.parts.clone(), self.closed.0.clone());
-        let caller = channel.id.clone();
-        let machine = Machine::new(record, plan.decision);
         self.tracker.spawn(async move {
             // A task of its own, so that a defect in one call ends that call alone.
             if let Err(defect) = tokio::spawn(driver::lead(parts.clone(), machine, mailbox)).await {
@@ -317,13 +327,18 @@ impl Registry {
                     && app_data.split(',').next() == Some(&application))
         });
         self.recheck_missing(&channels);
-        let mut suspects = HashSet::new();
+        let (mut suspects, mut strangers) = (HashSet::new(), Vec::new());
         for channel in ours {
             let known = match LegId::parse(channel.id.as_str()) {
                 Some(leg) => self.calls.contains_key(&leg.call),
                 None => self.callers.contains_key(&channel.id),
             };
             if known {
+                continue;
+            }
+            // A caller who arrived while nobody listened waits to be served.
+            if channel.state == ChannelState::Ring && LegId::parse(channel.id.as_str()).is_none() {
+                strangers.push(channel.clone());
                 continue;
             }
             if self.suspects.contains(channel.id.as_str()) {
@@ -344,6 +359,9 @@ impl Registry {
             suspects.insert(bridge);
         }
         self.suspects = suspects;
+        for caller in strangers {
+            self.on_caller(clock::now(), &caller);
+        }
     }
 
     /// Calls of which a leg wasn't listed look for it themselves: an event may have been missed.

@@ -1,5 +1,6 @@
 //! The Asterisk of the embedded profile: configured, started, watched, stopped.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -17,8 +18,21 @@ use super::Options;
 
 /// A running Asterisk.
 pub struct Asterisk {
-    child: Child,
-    command: Launch,
+    process: Process,
+    launch: Launch,
+}
+
+enum Process {
+    Started(Child),
+    /// Left by an earlier run that was killed: its calls are still up.
+    Adopted(Leftover),
+}
+
+/// An Asterisk that an earlier run left behind in this data folder.
+#[derive(Clone, Debug)]
+pub struct Leftover {
+    pid: Pid,
+    home: PathBuf,
 }
 
 /// How to start it, and to start it again.
@@ -57,6 +71,7 @@ pub enum AsteriskError {
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 const STOP_WITHIN: Duration = Duration::from_secs(8);
+const ADOPTED_POLL: Duration = Duration::from_millis(100);
 const POLL: Duration = Duration::from_millis(25);
 /// The control socket's path has to fit into 107 bytes.
 const HOME_MOST_BYTES: usize = 90;
@@ -65,7 +80,8 @@ const RESTARTS_PER_MINUTE: usize = 5;
 // === impl Asterisk ===
 
 impl Asterisk {
-    /// Writes its configuration, starts it and waits until it is ready.
+    /// Writes its configuration, starts it and waits until it is ready; or
+    /// takes up the one that is running already.
     ///
     /// # Errors
     /// One sentence that says what is missing or what Asterisk said last.
@@ -73,23 +89,24 @@ impl Asterisk {
         options: &Options,
         data: &Path,
         password: &str,
+        leftover: Option<Leftover>,
     ) -> Result<Self, AsteriskError> {
-        let home = data.join("asterisk");
-        if home.as_os_str().len() > HOME_MOST_BYTES {
-            return Err(AsteriskError::LongPath(data.to_owned()));
-        }
         let program = options.tools.join("bin/asterisk");
         let not_fetched = |_| AsteriskError::NotFetched(options.tools.clone());
         let program = program.canonicalize().map_err(not_fetched)?;
-        render(options, data, &home, password)?;
-        let command = Launch {
+        let launch = Launch {
             program,
-            home,
+            home: home(data)?,
             console: data.join("log/asterisk-console.log"),
             ari_port: options.ari_port,
         };
-        let child = command.start().await?;
-        Ok(Self { child, command })
+        if let Some(leftover) = leftover {
+            info!("the Asterisk of an earlier run is taken up");
+            return Ok(Self { process: Process::Adopted(leftover), launch });
+        }
+        write_configuration(&configuration(options, data, password)?, data, &launch.home)?;
+        let process = Process::Started(launch.start().await?);
+        Ok(Self { process, launch })
     }
 
     /// Starts Asterisk again whenever it ends, until `ended` resolves.
@@ -103,34 +120,110 @@ impl Asterisk {
         tokio::pin!(ended);
         let mut restarts: Vec<Instant> = Vec::new();
         loop {
-            let status = tokio::select! {
+            tokio::select! {
                 () = &mut ended => return Ok(self),
-                status = self.child.wait() => status,
-            };
-            warn!(?status, "Asterisk ended by itself; it is started again");
+                () = self.process.gone() => {}
+            }
+            warn!("Asterisk ended by itself; it is started again");
             restarts.retain(|at| at.elapsed() < Duration::from_mins(1));
             restarts.push(Instant::now());
             if restarts.len() > RESTARTS_PER_MINUTE {
                 return Err(AsteriskError::KeepsEnding(restarts.len()));
             }
-            self.child = self.command.start().await?;
+            self.process = Process::Started(self.launch.start().await?);
         }
     }
 
     /// Ends it; calls that are still up end with it.
     pub async fn stop(mut self) {
-        let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        self.process.signal(Signal::TERM);
+        if timeout(STOP_WITHIN, self.process.gone()).await.is_err() {
+            warn!("Asterisk didn't end in time and is killed");
+            self.process.signal(Signal::KILL);
+            self.process.gone().await;
+        }
+    }
+}
+
+// === impl Process ===
+
+impl Process {
+    async fn gone(&mut self) {
+        match self {
+            Self::Started(child) => {
+                if let Err(error) = child.wait().await {
+                    warn!(%error, "Asterisk can't be waited for");
+                }
+            }
+            Self::Adopted(leftover) => {
+                while leftover.is_running() {
+                    tokio::time::sleep(ADOPTED_POLL).await;
+                }
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = match self {
+            Self::Started(child) => {
+                child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
+            }
+            Self::Adopted(leftover) => leftover.is_running().then_some(leftover.pid),
+        };
         if let Some(pid) = pid
-            && let Err(error) = kill_process(pid, Signal::TERM)
+            && let Err(error) = kill_process(pid, signal)
         {
             warn!(%error, "Asterisk could not be told to end");
         }
-        if timeout(STOP_WITHIN, self.child.wait()).await.is_err() {
-            warn!("Asterisk didn't end in time and is killed");
-            if let Err(error) = self.child.kill().await {
-                warn!(%error, "Asterisk could not be killed");
+    }
+}
+
+// === impl Leftover ===
+
+impl Leftover {
+    /// Looks for one.
+    pub fn find(data: &Path) -> Option<Self> {
+        let home = data.join("asterisk");
+        let noted = fs::read_to_string(home.join("run/asterisk.pid")).ok()?;
+        let leftover = Self { pid: Pid::from_raw(noted.trim().parse().ok()?)?, home };
+        leftover.is_running().then_some(leftover)
+    }
+
+    /// Whether it runs as these options would have it run.
+    pub fn fits(&self, options: &Options, data: &Path, password: &str) -> bool {
+        let Ok(files) = configuration(options, data, password) else { return false };
+        let etc = self.home.join("etc");
+        files.iter().all(|(name, text)| {
+            fs::read_to_string(etc.join(name)).is_ok_and(|present| present == *text)
+        })
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// When it doesn't end.
+    pub fn end(self) -> Result<(), AsteriskError> {
+        eprintln!("Ending the Asterisk that an earlier run left behind ...");
+        let started = std::time::Instant::now();
+        while self.is_running() {
+            let signal = if started.elapsed() < STOP_WITHIN { Signal::TERM } else { Signal::KILL };
+            if kill_process(self.pid, signal).is_err() || started.elapsed() > 2 * STOP_WITHIN {
+                break;
             }
+            std::thread::sleep(ADOPTED_POLL);
         }
+        if self.is_running() {
+            return Err(AsteriskError::Leftover(self.pid.as_raw_nonzero().get()));
+        }
+        Ok(())
+    }
+
+    /// Whether the process runs on this home folder: its id may be another's by now.
+    fn is_running(&self) -> bool {
+        let path = format!("/proc/{}/cmdline", self.pid.as_raw_nonzero());
+        let command = fs::read(path).unwrap_or_default();
+        let wanted = self.home.join("etc/asterisk.conf");
+        command.split(|byte| *byte == 0).any(|word| word == wanted.as_os_str().as_encoded_bytes())
     }
 }
 
@@ -175,45 +268,41 @@ impl Launch {
     }
 }
 
-/// Fills the templates in.
-fn render(
+/// The folder that Asterisk lives in.
+fn home(data: &Path) -> Result<PathBuf, AsteriskError> {
+    let home = data.join("asterisk");
+    if home.as_os_str().len() > HOME_MOST_BYTES {
+        return Err(AsteriskError::LongPath(data.to_owned()));
+    }
+    Ok(home)
+}
+
+/// The templates, filled in: file names and what is in them.
+fn configuration(
     options: &Options,
     data: &Path,
-    home: &Path,
     password: &str,
-) -> Result<(), AsteriskError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| AsteriskError::Configuration { path, source }
-    };
-    let etc = home.join("etc");
-    for folder in ["etc", "lib", "spool", "run", "log"] {
-        fs::create_dir_all(home.join(folder)).map_err(failed(home))?;
-    }
+) -> Result<Vec<(OsString, String)>, AsteriskError> {
     let (modules, library) = folders(&options.tools)?;
-    let carriers = data.join("carriers.conf");
-    if !carriers.exists() {
-        fs::write(&carriers, CARRIERS_HINT).map_err(failed(&carriers))?;
-    }
     let values = [
-        ("@HOME_DIR@", home.display().to_string()),
+        ("@HOME_DIR@", home(data)?.display().to_string()),
         ("@MODULE_DIR@", modules.display().to_string()),
         ("@LIBRARY_DIR@", library.display().to_string()),
         ("@ARI_PORT@", options.ari_port.to_string()),
         ("@ARI_PASSWORD@", password.to_owned()),
         ("@SIP_BIND@", format!("{}:{}", options.sip_address, options.sip_port)),
         ("@CARRIER_MATCH@", "127.0.0.0/8".to_owned()),
-        ("@CARRIERS_FILE@", carriers.display().to_string()),
+        ("@CARRIERS_FILE@", data.join("carriers.conf").display().to_string()),
         ("@DATABASE_FILE@", data.join("capconduit.db").display().to_string()),
         ("@STASIS_APP@", "capconduit".to_owned()),
         ("@PATIENCE_SECONDS@", options.patience_seconds.to_string()),
         ("@RTP_START@", options.rtp_ports.from.to_string()),
         ("@RTP_END@", options.rtp_ports.to.to_string()),
     ];
-    let mut templates = 0;
-    let no_templates = |_| AsteriskError::NoTemplates(options.asterisk_conf.clone());
-    for entry in fs::read_dir(&options.asterisk_conf).map_err(no_templates)? {
-        let path = entry.map_err(failed(&options.asterisk_conf))?.path();
+    let folder = &options.asterisk_conf;
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|_| AsteriskError::NoTemplates(folder.clone()))? {
+        let path = entry.map_err(failed(folder))?.path();
         if path.extension().is_none_or(|extension| extension != "conf") {
             continue;
         }
@@ -221,14 +310,36 @@ fn render(
         for (placeholder, value) in &values {
             text = text.replace(placeholder, value);
         }
-        let target = etc.join(path.file_name().unwrap_or_default());
-        write_private(&target, &text).map_err(failed(&target))?;
-        templates += 1;
+        files.push((path.file_name().unwrap_or_default().to_owned(), text));
     }
-    if templates == 0 {
-        return Err(AsteriskError::NoTemplates(options.asterisk_conf.clone()));
+    if files.is_empty() {
+        return Err(AsteriskError::NoTemplates(folder.clone()));
+    }
+    Ok(files)
+}
+
+fn write_configuration(
+    files: &[(OsString, String)],
+    data: &Path,
+    home: &Path,
+) -> Result<(), AsteriskError> {
+    for folder in ["etc", "lib", "spool", "run", "log"] {
+        fs::create_dir_all(home.join(folder)).map_err(failed(home))?;
+    }
+    let carriers = data.join("carriers.conf");
+    if !carriers.exists() {
+        fs::write(&carriers, CARRIERS_HINT).map_err(failed(&carriers))?;
+    }
+    for (name, text) in files {
+        let target = home.join("etc").join(name);
+        write_private(&target, text).map_err(failed(&target))?;
     }
     Ok(())
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> AsteriskError {
+    let path = path.to_owned();
+    move |source| AsteriskError::Configuration { path, source }
 }
 
 const CARRIERS_HINT: &str = "\
@@ -257,35 +368,4 @@ pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let mut file =
         File::options().create(true).write(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())
-}
-
-/// Ends an Asterisk that a killed run left behind in this data folder.
-pub fn end_leftover(data: &Path) -> Result<(), AsteriskError> {
-    let home = data.join("asterisk");
-    let noted = fs::read_to_string(home.join("run/asterisk.pid")).unwrap_or_default();
-    let Some(pid) = noted.trim().parse().ok().and_then(Pid::from_raw) else { return Ok(()) };
-    if !is_ours(pid, &home) {
-        return Ok(());
-    }
-    eprintln!("Ending the Asterisk that an earlier run left behind ...");
-    let started = std::time::Instant::now();
-    while is_ours(pid, &home) {
-        let signal = if started.elapsed() < STOP_WITHIN { Signal::TERM } else { Signal::KILL };
-        if kill_process(pid, signal).is_err() || started.elapsed() > 2 * STOP_WITHIN {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    if is_ours(pid, &home) {
-        Err(AsteriskError::Leftover(pid.as_raw_nonzero().get()))
-    } else {
-        Ok(())
-    }
-}
-
-/// Whether the process runs on this home folder: the id may be another's by now.
-fn is_ours(pid: Pid, home: &Path) -> bool {
-    let command = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
-    let wanted = home.join("etc/asterisk.conf");
-    command.split(|byte| *byte == 0).any(|word| word == wanted.as_os_str().as_encoded_bytes())
 }

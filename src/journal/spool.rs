@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tracing::warn;
 
 use crate::call::CallRecord;
+use crate::clock::{self, Timestamp};
 use crate::ids::CallId;
 
 pub struct Spool {
@@ -39,6 +40,14 @@ struct Log {
     dirty: bool,
 }
 
+/// What an earlier run left.
+pub struct Found {
+    /// In the order in which their calls began.
+    pub records: Vec<CallRecord>,
+    /// When that run last noted that it runs.
+    pub last_alive: Option<Timestamp>,
+}
+
 /// A file larger than this is replaced by one with what is still needed.
 const ROTATE_AT_BYTES: u64 = 16 << 20;
 /// No record comes near this; a length beyond it is damage.
@@ -46,8 +55,8 @@ const FRAME_MOST_BYTES: u32 = 4 << 20;
 const HEADER_BYTES: usize = 8;
 
 impl Spool {
-    /// Opens the folder and returns the records found there.
-    pub fn open(directory: &Path) -> io::Result<(Self, Vec<CallRecord>)> {
+    /// Opens the folder, and says what was found there.
+    pub fn open(directory: &Path) -> io::Result<(Self, Found)> {
         fs::create_dir_all(directory)?;
         let mut numbers = file_numbers(directory)?;
         numbers.sort_unstable();
@@ -66,13 +75,18 @@ impl Spool {
         }
         let needed: HashMap<_, _> = found.values().map(|r| (r.call, Arc::new(r.clone()))).collect();
         let last = numbers.last().copied().unwrap_or(0);
+        let last_alive = match fs::metadata(file_path(directory, last)) {
+            Ok(file) => Some(file.modified()?.into()),
+            Err(_) => None,
+        };
         let log = Log::create(directory, last + 2)?;
         write_copy(directory, last + 1, &needed.values().cloned().collect::<Vec<_>>())?;
         remove_up_to(directory, last)?;
         let inner = Inner { log, needed };
-        let mut found: Vec<_> = found.into_values().collect();
-        found.sort_by_key(|record| record.call);
-        Ok((Self { directory: directory.to_owned(), inner: Mutex::new(inner) }, found))
+        let mut records: Vec<_> = found.into_values().collect();
+        records.sort_by_key(|record| record.call);
+        let spool = Self { directory: directory.to_owned(), inner: Mutex::new(inner) };
+        Ok((spool, Found { records, last_alive }))
     }
 
     /// Puts the record into the page cache: it survives the process from here on.
@@ -105,6 +119,15 @@ impl Spool {
             self.rotate()?;
         }
         Ok(())
+    }
+
+    /// Notes that the service runs, as long as calls depend on it.
+    pub fn note_alive(&self) -> io::Result<()> {
+        let inner = self.inner.lock();
+        if inner.needed.is_empty() {
+            return Ok(());
+        }
+        inner.log.file.set_modified(clock::system_now())
     }
 
     fn rotate(&self) -> io::Result<()> {
@@ -227,14 +250,14 @@ mod tests {
     fn the_newest_frame_of_a_call_is_found_again() {
         let folder = tempfile::tempdir().unwrap();
         let (spool, found) = Spool::open(folder.path()).unwrap();
-        assert!(found.is_empty());
+        assert!(found.records.is_empty());
         let mut call = record();
         spool.append(&Arc::new(call.clone())).unwrap();
         call.dialled = "+442071838750".to_owned();
         spool.append(&Arc::new(call.clone())).unwrap();
         drop(spool);
         let (_, found) = Spool::open(folder.path()).unwrap();
-        assert_eq!(found, [call]);
+        assert_eq!(found.records, [call]);
     }
 
     #[test]
@@ -250,7 +273,7 @@ mod tests {
         let length = fs::metadata(&path).unwrap().len();
         File::options().write(true).open(&path).unwrap().set_len(length - 7).unwrap();
         let (_, found) = Spool::open(folder.path()).unwrap();
-        assert_eq!(found, [first]);
+        assert_eq!(found.records, [first]);
     }
 
     #[test]
@@ -268,7 +291,7 @@ mod tests {
         spool.append(&Arc::new(changed.clone())).unwrap();
         drop(spool);
         let (_, found) = Spool::open(folder.path()).unwrap();
-        assert_eq!(found, [changed]);
+        assert_eq!(found.records, [changed]);
     }
 
     proptest::proptest! {

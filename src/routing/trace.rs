@@ -108,7 +108,12 @@ impl Trace {
 }
 
 impl LinkTrace {
-    fn new(link: &Link, verdict: &str) -> Self {
+    /// Whether its turn hasn't come.
+    pub fn is_not_reached(&self) -> bool {
+        self.verdict == NOT_REACHED
+    }
+
+    pub(crate) fn new(link: &Link, verdict: &str) -> Self {
         Self {
             link_id: link.id,
             client_id: link.client.id,

@@ -6,4 +6,5 @@
 mod api;
 mod calls;
 mod database;
+mod demo;
 mod support;

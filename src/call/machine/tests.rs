@@ -9,11 +9,12 @@ use proptest::prelude::*;
 use proptest::strategy::{Strategy as _, ValueTree as _};
 
 use super::*;
+use crate::call::adopt;
 use crate::call::record::tests::record;
 use crate::capacity::{Ledger, MemoryLedger, Scope, WindowKind, Windows};
 use crate::ids::CampaignId;
-use crate::routing::Campaign;
 use crate::routing::snapshot::tests::link;
+use crate::routing::{Campaign, LinkTrace, Snapshot};
 
 /// A caller, clients' legs and a ledger, and everything that is under way between them and the machine.
 struct World {
@@ -31,6 +32,9 @@ struct World {
     bridge_destroyed: bool,
     legs: BTreeMap<u32, SimLeg>,
     told_caller_gone: bool,
+    /// What the journal holds of the call.
+    saved: Option<CallRecord>,
+    snapshot: Snapshot,
     finals: Vec<CallRecord>,
     closed: u32,
 }
@@ -57,8 +61,17 @@ fn offer(links: i64, strategy: Strategy) -> Decision {
 
 impl World {
     fn new(choices: Vec<u16>, decision: Decision) -> Self {
-        let record = record();
+        let mut record = record();
         let now = record.started_at;
+        let snapshot = match &decision {
+            Decision::Offer(offer) => {
+                record.trace.links =
+                    offer.links.iter().map(|l| LinkTrace::new(l, "not_reached")).collect();
+                record.trace.dial_timeout_seconds = Some(5);
+                Snapshot::new(Vec::new(), offer.links.clone())
+            }
+            Decision::Refuse(_) => Snapshot::default(),
+        };
         Self {
             machine: Machine::new(record, decision),
             ledger: MemoryLedger::default(),
@@ -73,6 +86,8 @@ impl World {
             bridge_destroyed: false,
             legs: BTreeMap::new(),
             told_caller_gone: false,
+            saved: None,
+            snapshot,
             finals: Vec::new(),
             closed: 0,
         }
@@ -136,6 +151,7 @@ impl World {
                     self.timers.push((self.now + after, timer));
                 }
                 Effect::Save(record) => {
+                    self.saved = Some((*record).clone());
                     if record.end.is_some() {
                         self.finals.push(*record);
                     }
@@ -291,12 +307,27 @@ impl World {
         }
     }
 
+    /// The service is killed and started again: it knows what the journal and the switch know.
+    fn crash(&mut self) {
+        let Some(record) = self.saved.clone() else { return };
+        self.effects.clear();
+        self.events.clear();
+        self.timers.clear();
+        self.ledger = MemoryLedger::default();
+        let standing = adopt::standing(&record, &self.snapshot).unwrap();
+        self.ledger.renew(&[standing]).now_or_never().unwrap().unwrap();
+        self.machine = adopt::machine(record, &self.snapshot, self.now);
+        self.told_caller_gone = false;
+        self.give(Input::Started);
+    }
+
     fn something_odd(&mut self) {
         let attempt = u32::from(self.choose(4)) + 1;
         match self.choose(12) {
             0 => self.give(Input::HangUp),
             1 => self.give(Input::Recheck),
             2 => self.give(Input::CallerCause { cause: 127 }),
+            5 => self.crash(),
             // Old news of legs that are gone or never were.
             3 if self.legs.get(&attempt).is_some_and(|leg| leg.gone) => {
                 self.give(Input::LegGone { attempt, cause: Some(16), sip: None });

@@ -1,0 +1,52 @@
+//! Calls that an earlier run of the service left behind: what is needed to lead them on.
+
+use std::sync::Arc;
+
+use capconduit_entity::{CampaignStatus, Strategy};
+
+use super::machine::Machine;
+use super::record::CallRecord;
+use crate::capacity::Standing;
+use crate::clock::Timestamp;
+use crate::ids::CampaignId;
+use crate::routing::{Campaign, Link, Offer, Snapshot};
+
+/// A machine that goes on where the record stopped.
+pub fn machine(record: CallRecord, snapshot: &Snapshot, last_alive: Timestamp) -> Machine {
+    let offer = offer_left(&record, snapshot);
+    Machine::adopt(record, offer, last_alive)
+}
+
+/// The capacity that the call holds as long as nobody knows better.
+pub fn standing(record: &CallRecord, snapshot: &Snapshot) -> Option<Standing> {
+    let attempt = record.attempts.last()?;
+    let link = snapshot.link(attempt.link)?;
+    Some(Standing {
+        hold: attempt.hold(record.call),
+        claims: link.candidate(attempt.held_at).claims,
+        settled: record.answered_at.is_some(),
+    })
+}
+
+/// The links that were still to be tried, in the order that was frozen for the
+/// call, as far as they are still there.
+fn offer_left(record: &CallRecord, snapshot: &Snapshot) -> Offer {
+    let trace = &record.trace;
+    let last = record.attempts.last().map(|attempt| attempt.link);
+    let after_last = trace.links.iter().skip_while(|link| Some(link.link_id) != last).skip(1);
+    let links: Vec<Arc<Link>> = after_last
+        .filter(|link| link.is_not_reached())
+        .filter_map(|link| snapshot.link(link.link_id))
+        .filter(|link| link.obstacle().is_none())
+        .collect();
+    let (id, name) = record.campaign.clone().unwrap_or((CampaignId(0), String::new()));
+    let campaign = Campaign {
+        id,
+        name,
+        status: CampaignStatus::Active,
+        strategy: trace.strategy.unwrap_or(Strategy::Priority),
+        dial_timeout_seconds: trace.dial_timeout_seconds.unwrap_or(1),
+        links: links.clone(),
+    };
+    Offer { campaign: Arc::new(campaign), links }
+}
