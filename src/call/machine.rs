@@ -129,6 +129,8 @@ pub enum Timer {
     Answer(u32),
     /// The leg should be gone by now.
     Gone(u32),
+    /// The caller hung up, and its leg should be gone by now.
+    CallerGone,
     /// Both legs should be gone by now.
     End,
 }
@@ -300,7 +302,7 @@ impl Machine {
             }
             Input::CallerAnswered => self.on_caller_answered(at),
             Input::CallerWaiting => self.on_caller_waiting(at),
-            Input::CallerCause { cause } => self.caller_cause = Some(cause),
+            Input::CallerCause { cause } => self.on_caller_ending(cause),
             Input::CallerGone => self.on_caller_gone(at),
             Input::Timer(timer) => self.on_timer(timer),
             Input::HangUp => self.on_hang_up(at),
@@ -557,6 +559,16 @@ impl Machine {
         self.next(at);
     }
 
+    /// The caller hung up, so the leg's end should follow at once. It doesn't
+    /// where the hang-up met Asterisk's own answer: then the channel stays in
+    /// the bridge, up and without a caller, until it is hung up (Asterisk 22.10).
+    fn on_caller_ending(&mut self, cause: i32) {
+        self.caller_cause = Some(cause);
+        if self.caller != Caller::Gone {
+            self.effects.push(Effect::Arm(Timer::CallerGone, LEFT));
+        }
+    }
+
     fn on_caller_gone(&mut self, at: Timestamp) {
         if self.caller == Caller::Gone {
             return;
@@ -689,6 +701,11 @@ impl Machine {
                     self.hang_up_leg(attempt, cause::NORMAL);
                     self.effects.push(Effect::Arm(timer, GONE));
                 }
+            }
+            (Timer::CallerGone, _) if self.caller != Caller::Gone => {
+                self.effects.push(Effect::CheckCaller);
+                self.effects.push(Effect::HangUpCaller { cause: cause::NORMAL });
+                self.effects.push(Effect::Arm(timer, GONE));
             }
             (Timer::End, State::Ending) => {
                 let cause = self.ended.map_or(cause::NORMAL, |(_, cause)| cause);

@@ -159,7 +159,8 @@ impl Registry {
             EventKind::ChannelHangupRequest { channel, cause, soft: false, .. } => {
                 self.tell(at, &channel.id, |leg| match leg {
                     Some(_) => None,
-                    None => cause.map(|cause| Input::CallerCause { cause }),
+                    // A BYE without a Reason header comes without a cause.
+                    None => Some(Input::CallerCause { cause: cause.unwrap_or(cause::NORMAL) }),
                 });
             }
             EventKind::ChannelDestroyed { channel, cause, tech_cause } => {

@@ -1,5 +1,15 @@
 //! What tests stand on.
 
 pub mod api;
+pub mod callers;
+pub mod clients;
 pub mod database;
+pub mod phone;
+pub mod ports;
 pub mod postgres;
+pub mod process;
+pub mod seller;
+pub mod service;
+pub mod sip;
+pub mod wait;
+pub mod web;

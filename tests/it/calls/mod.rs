@@ -1,0 +1,15 @@
+//! Real calls: SIPp and phones of ours, a real Asterisk, the real service.
+//!
+//! Every test ends with [`assert_clean`]: no channel, no bridge, nothing held.
+//!
+//! [`assert_clean`]: crate::support::service::Service::assert_clean
+
+mod answered;
+mod away;
+mod cancelled;
+mod caps;
+mod fallback;
+mod hostile;
+mod refused;
+mod strategies;
+mod unreachable;

@@ -1,0 +1,90 @@
+//! 3. Clients who aren't there.
+
+use sea_orm::ConnectionTrait;
+use serde_json::json;
+
+use crate::support::callers::call;
+use crate::support::clients::{Manner, Phones};
+use crate::support::seller::Campaign;
+use crate::support::service::{Service, instant};
+use crate::support::wait::{eventually, seconds};
+
+const NUMBER: &str = "+15550100301";
+const AT_ONCE_MS: i64 = 100;
+
+/// A campaign whose second choice answers at once.
+async fn with_second_choice(service: &Service) -> (Campaign, Phones) {
+    let seller = service.seller().await;
+    let campaign = seller.campaign(service, NUMBER, "priority", 20).await;
+    let second = Phones::start(service, Manner::answers_after(1)).await;
+    let client = service.client(&second.contact()).await;
+    campaign.link(client, json!({"forwardingPriority": 2})).await;
+    (campaign, second)
+}
+
+/// Calls, and tells after how many milliseconds the second choice was tried.
+async fn ms_until_second_choice(service: &Service, second: &Phones) -> i64 {
+    let caller = call(NUMBER, 100).start(service).finish(seconds(30)).await;
+    assert_eq!(caller.answered_with(200), 1);
+    let log = service.only_log().await;
+    assert_eq!(log["attempts"][0]["result"], "unreachable");
+    assert_eq!(log["attempts"][1]["result"], "answered");
+    let started = |attempt: usize| instant(&log["attempts"][attempt]["startedAt"]);
+    let in_log = started(1) - started(0);
+    let called = caller.when("an INVITE", |message| message.is_request("INVITE"));
+    let tried = second.trace().when("an INVITE", |message| message.is_request("INVITE"));
+    let on_wire = tried - called;
+    eprintln!("the second choice was tried after {on_wire} on the wire, {in_log} in the log");
+    on_wire.max(in_log).num_milliseconds()
+}
+
+#[tokio::test]
+async fn a_client_whose_endpoint_is_unknown_is_passed_over_at_once() {
+    let service = Service::start().await;
+    let (campaign, second) = with_second_choice(&service).await;
+    let (client, endpoint) = service.qualified_client("sip:nobody@127.0.0.1:9", 0).await;
+    campaign.link(client, json!({"forwardingPriority": 1})).await;
+    let url = format!("sqlite://{}", service.data().join("capconduit.db").display());
+    let db = capconduit::db::connect(&url).await.unwrap();
+    // Behind the back of the API, and of the database's own rules.
+    let removal =
+        format!("PRAGMA foreign_keys = OFF; DELETE FROM pjsip_endpoints WHERE id = '{endpoint}'");
+    db.execute_unprepared(&removal).await.unwrap();
+    db.close().await.unwrap();
+
+    let after = ms_until_second_choice(&service, &second).await;
+    assert!(after < AT_ONCE_MS, "{after} ms");
+    service.assert_clean().await;
+}
+
+#[tokio::test]
+async fn a_client_known_to_be_unreachable_is_passed_over_at_once() {
+    let service = Service::start().await;
+    let (campaign, second) = with_second_choice(&service).await;
+    let nobody = format!("sip:nobody@127.0.0.1:{}", service.ports.single());
+    let (client, endpoint) = service.qualified_client(&nobody, 5).await;
+    campaign.link(client, json!({"forwardingPriority": 1})).await;
+    eventually("Asterisk finds out that nobody is there", seconds(15), async || {
+        let contacts = service.asterisk("pjsip show contacts");
+        let own = contacts.lines().find(|line| line.contains(&format!(" {endpoint}/")))?;
+        own.contains("Unavail").then_some(())
+    })
+    .await;
+
+    let after = ms_until_second_choice(&service, &second).await;
+    assert!(after < AT_ONCE_MS, "{after} ms");
+    service.assert_clean().await;
+}
+
+#[tokio::test]
+async fn a_client_who_is_silent_delays_a_call_no_longer_than_sip_must() {
+    let service = Service::start().await;
+    let (campaign, second) = with_second_choice(&service).await;
+    let nobody = format!("sip:nobody@127.0.0.1:{}", service.ports.single());
+    campaign.link(service.client(&nobody).await, json!({"forwardingPriority": 1})).await;
+
+    // 64 times T1, which is 100 ms in pjsip.conf (RFC 3261, 17.1.1.2).
+    let after = ms_until_second_choice(&service, &second).await;
+    assert!((6_300..7_000).contains(&after), "{after} ms");
+    service.assert_clean().await;
+}

@@ -1,0 +1,257 @@
+//! The whole product, running: the real binary with an Asterisk of its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::ports::Ports;
+use super::process::{Process, print_tail};
+use super::seller::{Campaign, Seller, count};
+use super::wait::{eventually, seconds};
+use super::web::Web;
+
+pub struct Service {
+    /// Dropped before the folder that it works in.
+    process: Option<Process>,
+    admin: Option<Web>,
+    campaigns: Mutex<Vec<Campaign>>,
+    names: AtomicU32,
+    pub ports: Ports,
+    pub http_port: u16,
+    pub sip_port: u16,
+    ari_port: u16,
+    folder: TempDir,
+}
+
+/// How long a caller hears ringing while the service is away.
+pub const PATIENCE: Duration = seconds(2);
+const READY: &str = "CapConduit is ready";
+
+impl Service {
+    /// Starts with an empty data folder, and waits until calls are taken.
+    pub async fn start() -> Self {
+        let ports = Ports::claim();
+        let mut service = Self {
+            process: None,
+            admin: None,
+            campaigns: Mutex::default(),
+            names: AtomicU32::new(0),
+            http_port: ports.single(),
+            sip_port: ports.single(),
+            ari_port: ports.single(),
+            ports,
+            folder: tempfile::Builder::new().prefix("cc-").tempdir().unwrap(),
+        };
+        service.start_again().await;
+        let password = service.secret("admin-password");
+        service.admin = Some(Web::sign_in(service.http_port, "admin", &password).await);
+        service
+    }
+
+    /// Starts with the data that is there.
+    pub async fn start_again(&mut self) {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let (rtp_from, rtp_to) = self.ports.media();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_capconduit"));
+        command
+            .arg("run")
+            .arg("--data")
+            .arg(self.data())
+            .args(["--http-port", &self.http_port.to_string()])
+            .args(["--sip-port", &self.sip_port.to_string()])
+            .args(["--ari-port", &self.ari_port.to_string()])
+            .args(["--rtp-ports", &format!("{rtp_from}-{rtp_to}")])
+            .args(["--patience-seconds", &PATIENCE.as_secs().to_string()])
+            .arg("--tools")
+            .arg(tools())
+            .arg("--asterisk-conf")
+            .arg(root.join("asterisk-conf"));
+        let output = self.file("stdout");
+        drop(fs::remove_file(&output));
+        let mut process = Process::start(&mut command, &output);
+        eventually("the service is ready", seconds(30), async || {
+            let ended = process.exited();
+            assert!(ended.is_none(), "the service ended at its start: {}", process.output());
+            process.output().contains(READY).then_some(())
+        })
+        .await;
+        self.process = Some(process);
+    }
+
+    /// Ends it as an operator does, and checks that it ends well.
+    pub fn stop(&mut self) {
+        let mut process = self.process.take().expect("it runs");
+        let status = process.end();
+        assert!(status.is_some_and(|status| status.success()), "{status:?}: {}", process.output());
+    }
+
+    /// Takes the service away from its Asterisk, which goes on alone.
+    pub fn kill(&mut self) {
+        self.process.take().expect("it runs").kill();
+    }
+
+    pub fn admin(&self) -> &Web {
+        self.admin.as_ref().expect("the admin is signed in at the start")
+    }
+
+    /// A new seller, signed in.
+    pub async fn seller(&self) -> Seller {
+        Seller::create(self, &self.name("seller")).await
+    }
+
+    /// A name, or part of one, that is used once.
+    pub fn name(&self, kind: &str) -> String {
+        format!("{kind}-{}", self.names.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// A path for a file of the test.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.file("data")
+    }
+
+    pub fn watch_over(&self, campaign: Campaign) {
+        self.campaigns.lock().unwrap().push(campaign);
+    }
+
+    /// What Asterisk answers to a question over ARI.
+    pub async fn ari(&self, path: &str) -> Value {
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let url = format!("http://127.0.0.1:{}/ari/{path}", self.ari_port);
+        let password = self.secret("ari-password");
+        let answer = http.get(url).basic_auth("capconduit", Some(password)).send().await.unwrap();
+        answer.json().await.unwrap()
+    }
+
+    /// What Asterisk answers to a command on its console.
+    pub fn asterisk(&self, command: &str) -> String {
+        let output = Command::new(tools().join("bin/asterisk"))
+            .arg("-C")
+            .arg(self.data().join("asterisk/etc/asterisk.conf"))
+            .args(["-rx", command])
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// How many calls are live, as an operator sees it.
+    pub async fn live_calls(&self) -> u64 {
+        count(&self.admin().get("/api/admin/live").await["total"])
+    }
+
+    /// The logs of all calls, oldest first, once there are `count`; never more.
+    pub async fn logs(&self, count: usize) -> Vec<Value> {
+        let what = format!("{count} call logs");
+        let logs = eventually(&what, seconds(10), async || {
+            Some(self.logs_so_far().await).filter(|logs| logs.len() >= count)
+        })
+        .await;
+        assert_eq!(logs.len(), count, "one log for each call: {logs:#?}");
+        logs
+    }
+
+    /// The logs that are there by now, oldest first.
+    pub async fn logs_so_far(&self) -> Vec<Value> {
+        let mut logs = Vec::new();
+        for page in 1.. {
+            let path = format!("/api/admin/logs?page={page}&per_page=200");
+            let found = self.admin().get(&path).await;
+            logs.extend_from_slice(items(&found));
+            if items(&found).len() < 200 {
+                break;
+            }
+        }
+        logs.sort_by_key(|log| log["timestampStart"].to_string());
+        logs
+    }
+
+    /// One log with its attempts and its decision trace.
+    pub async fn log_in_full(&self, log: &Value) -> Value {
+        self.admin().get(&format!("/api/admin/logs/{}", log["id"])).await
+    }
+
+    /// The log of the only call so far, in full.
+    pub async fn only_log(&self) -> Value {
+        self.log_in_full(&self.logs(1).await[0]).await
+    }
+
+    /// No channel, no bridge, no live call, and nothing held under any cap.
+    pub async fn assert_clean(&self) {
+        for what in ["channels", "bridges"] {
+            let path = what.to_owned();
+            eventually(&format!("no {what} in Asterisk"), seconds(8), async || {
+                let left = self.ari(&path).await;
+                (left.as_array()?.is_empty()).then_some(())
+            })
+            .await;
+        }
+        eventually("no live call", seconds(5), async || {
+            (self.live_calls().await == 0).then_some(())
+        })
+        .await;
+        let campaigns = self.campaigns.lock().unwrap().clone();
+        for campaign in campaigns {
+            let mut last = Vec::new();
+            eventually("nothing is held under a cap", seconds(5), async || {
+                last = campaign.links().await;
+                last.iter().all(|link| link.is_idle()).then_some(())
+            })
+            .await;
+        }
+    }
+
+    fn secret(&self, name: &str) -> String {
+        fs::read_to_string(self.data().join(name)).unwrap().trim().to_owned()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        drop(self.process.take());
+        if std::thread::panicking() {
+            let data = self.data();
+            print_tail(&self.file("stdout"), 20);
+            print_tail(&data.join("log/capconduit.log"), 80);
+            print_tail(&data.join("asterisk/log/messages.log"), 20);
+        }
+        end_asterisk(&self.data().join("asterisk"));
+    }
+}
+
+/// Where Asterisk and SIPp are.
+pub fn tools() -> PathBuf {
+    std::env::var_os("CAPCONDUIT_TOOLS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools"), PathBuf::from)
+}
+
+/// The items of a list, paged or not.
+pub fn items(list: &Value) -> &[Value] {
+    list["items"].as_array().or_else(|| list.as_array()).expect("a list")
+}
+
+/// A time that the API gave.
+pub fn instant(value: &Value) -> DateTime<Utc> {
+    value.as_str().unwrap_or_else(|| panic!("no time: {value}")).parse().unwrap()
+}
+
+/// Ends the Asterisk that a killed service left behind, if it did.
+fn end_asterisk(home: &Path) {
+    let noted = fs::read_to_string(home.join("run/asterisk.pid")).unwrap_or_default();
+    let Some(pid) = noted.trim().parse().ok().and_then(Pid::from_raw) else { return };
+    let command = fs::read_to_string(format!("/proc/{}/cmdline", noted.trim())).unwrap_or_default();
+    if command.contains(&home.display().to_string()) {
+        // It may have ended in this moment.
+        let _: Result<(), _> = kill_process(pid, Signal::KILL);
+    }
+}

@@ -1,0 +1,60 @@
+//! The API, as somebody who is signed in uses it.
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+/// Somebody with a token.
+#[derive(Clone)]
+pub struct Web {
+    http: reqwest::Client,
+    base: String,
+    token: String,
+}
+
+impl Web {
+    /// Signs in and makes a token for what follows.
+    pub async fn sign_in(port: u16, username: &str, password: &str) -> Self {
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let base = format!("http://127.0.0.1:{port}");
+        let login = json!({"username": username, "password": password});
+        let answer = http.post(format!("{base}/api/auth/login")).json(&login).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "login of {username}");
+        let cookie = answer.headers()["set-cookie"].to_str().unwrap();
+        let cookie = cookie.split(';').next().unwrap().to_owned();
+        let answer = http
+            .post(format!("{base}/api/auth/tokens"))
+            .header("cookie", cookie)
+            .json(&json!({"name": "tests"}))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), StatusCode::CREATED, "token of {username}");
+        let answer: Value = answer.json().await.unwrap();
+        let token = answer["token"].as_str().unwrap().to_owned();
+        Self { http, base, token }
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        self.ask(Method::GET, path, None).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Value {
+        self.ask(Method::POST, path, Some(body)).await
+    }
+
+    pub async fn put(&self, path: &str, body: Value) -> Value {
+        self.ask(Method::PUT, path, Some(body)).await
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Value {
+        let url = format!("{}{path}", self.base);
+        let mut request = self.http.request(method.clone(), url).bearer_auth(&self.token);
+        if let Some(body) = &body {
+            request = request.json(body);
+        }
+        let answer = request.send().await.unwrap();
+        let (status, text) = (answer.status(), answer.text().await.unwrap());
+        assert!(status.is_success(), "{method} {path} {body:?}: {status} {text}");
+        if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() }
+    }
+}
