@@ -70,6 +70,7 @@ pub enum Input {
     /// Why the caller's leg is about to end.
     CallerCause {
         cause: i32,
+        sip: Option<i32>,
     },
     /// The caller's leg is no more.
     CallerGone,
@@ -127,6 +128,8 @@ pub enum Timer {
     Ring(u32),
     /// The client answered, and the caller should be answered by now.
     Answer(u32),
+    /// Had the caller's hang-up met the answer, it would be known by now.
+    Settle(u32),
     /// The leg should be gone by now.
     Gone(u32),
     /// The caller hung up, and its leg should be gone by now.
@@ -174,6 +177,8 @@ pub struct Machine {
     leg: Option<Leg>,
     /// The ledger's answer is outstanding.
     reserving: bool,
+    /// The answered attempt's unit of volume is used.
+    settled: bool,
     bridge: bool,
     /// Links still to be tried, in the frozen order.
     left: Vec<Arc<Link>>,
@@ -191,6 +196,10 @@ pub struct Machine {
 
 const SETUP: Duration = Duration::from_secs(3);
 const ANSWER: Duration = Duration::from_secs(1);
+/// A hang-up that met the answer is announced within a few milliseconds.
+const SETTLE: Duration = Duration::from_millis(100);
+/// The SIP status of a call that its caller took back.
+const REQUEST_TERMINATED: i32 = 487;
 const GONE: Duration = Duration::from_secs(2);
 /// After a leg left our application its end is announced at once.
 const LEFT: Duration = Duration::from_millis(300);
@@ -210,6 +219,7 @@ impl Machine {
             caller: Caller::Waiting,
             leg: None,
             reserving: false,
+            settled: false,
             bridge: false,
             left,
             refusals: Vec::new(),
@@ -235,6 +245,7 @@ impl Machine {
         machine.bridge = true;
         if machine.record.answered_at.is_some() {
             machine.state = State::Talking;
+            machine.settled = true;
             machine.caller = Caller::Answered;
         } else {
             machine.state = State::Dialling;
@@ -302,7 +313,7 @@ impl Machine {
             }
             Input::CallerAnswered => self.on_caller_answered(at),
             Input::CallerWaiting => self.on_caller_waiting(at),
-            Input::CallerCause { cause } => self.on_caller_ending(cause),
+            Input::CallerCause { cause, sip } => self.on_caller_ending(at, cause, sip),
             Input::CallerGone => self.on_caller_gone(at),
             Input::Timer(timer) => self.on_timer(timer),
             Input::HangUp => self.on_hang_up(at),
@@ -519,6 +530,9 @@ impl Machine {
         attempt.cause = cause;
         attempt.sip = sip;
         let hold = attempt.hold(call);
+        if result == AttemptResult::Answered {
+            self.settle(leg.attempt);
+        }
         self.effects.push(Effect::Release(hold));
     }
 
@@ -562,7 +576,10 @@ impl Machine {
     /// The caller hung up, so the leg's end should follow at once. It doesn't
     /// where the hang-up met Asterisk's own answer: then the channel stays in
     /// the bridge, up and without a caller, until it is hung up (Asterisk 22.10).
-    fn on_caller_ending(&mut self, cause: i32) {
+    fn on_caller_ending(&mut self, at: Timestamp, cause: i32, sip: Option<i32>) {
+        if self.state == State::Talking && !self.settled && sip == Some(REQUEST_TERMINATED) {
+            return self.take_answer_back(at);
+        }
         self.caller_cause = Some(cause);
         if self.caller != Caller::Gone {
             self.effects.push(Effect::Arm(Timer::CallerGone, LEFT));
@@ -598,15 +615,34 @@ impl Machine {
 
     /// Both are connected: from here on the call is sold.
     fn talk(&mut self, at: Timestamp, attempt: u32) {
-        let call = self.record.call;
         self.state = State::Talking;
         self.record.answered_at = Some(at);
         let attempt = self.attempt_mut(attempt);
         attempt.result = Some(AttemptResult::Answered);
-        let hold = attempt.hold(call);
-        self.effects.push(Effect::Settle(hold));
+        let position = attempt.position;
         self.save();
         self.effects.push(Effect::Show(LiveState::Talking));
+        self.effects.push(Effect::Arm(Timer::Settle(position), SETTLE));
+    }
+
+    /// The unit of volume is used from here on, for good.
+    fn settle(&mut self, attempt: u32) {
+        if !std::mem::replace(&mut self.settled, true) {
+            self.effects.push(Effect::Settle(HoldId { call: self.record.call, attempt }));
+        }
+    }
+
+    /// The caller's hang-up met Asterisk's answer, and won: Asterisk shows the
+    /// caller as answered, but the 200 was never sent (Asterisk 22.10).
+    fn take_answer_back(&mut self, at: Timestamp) {
+        self.record.answered_at = None;
+        if let Some(attempt) = self.record.attempts.last_mut() {
+            attempt.result = Some(AttemptResult::Canceled);
+        }
+        self.save();
+        self.outcome = Some(Outcome::ABANDONED);
+        self.ended = Some((at, cause::NORMAL));
+        self.end(at, cause::NORMAL);
     }
 
     // --- the end ---
@@ -694,6 +730,9 @@ impl Machine {
                 let remedy = if gone { Effect::CheckCaller } else { Effect::AnswerCaller };
                 self.effects.push(remedy);
                 self.effects.push(Effect::Arm(Timer::Answer(attempt), ANSWER));
+            }
+            (Timer::Settle(attempt), State::Talking) if self.is_leg(attempt) => {
+                self.settle(attempt);
             }
             (Timer::Gone(attempt), _) if self.is_leg(attempt) => {
                 self.effects.push(Effect::CheckLeg { attempt });

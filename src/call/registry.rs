@@ -156,11 +156,14 @@ impl Registry {
                     }
                 });
             }
-            EventKind::ChannelHangupRequest { channel, cause, soft: false, .. } => {
+            EventKind::ChannelHangupRequest { channel, cause, soft: false, tech_cause } => {
                 self.tell(at, &channel.id, |leg| match leg {
                     Some(_) => None,
                     // A BYE without a Reason header comes without a cause.
-                    None => Some(Input::CallerCause { cause: cause.unwrap_or(cause::NORMAL) }),
+                    None => Some(Input::CallerCause {
+                        cause: cause.unwrap_or(cause::NORMAL),
+                        sip: tech_cause,
+                    }),
                 });
             }
             EventKind::ChannelDestroyed { channel, cause, tech_cause } => {

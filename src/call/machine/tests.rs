@@ -307,6 +307,13 @@ impl World {
         }
     }
 
+    /// Asterisk announces the caller's hang-up, and keeps the channel up.
+    fn cancel_meets_answer(&mut self) {
+        if !self.caller_gone {
+            self.give(Input::CallerCause { cause: 127, sip: Some(487) });
+        }
+    }
+
     /// The service is killed and started again: it knows what the journal and the switch know.
     fn crash(&mut self) {
         let Some(record) = self.saved.clone() else { return };
@@ -326,7 +333,7 @@ impl World {
         match self.choose(12) {
             0 => self.give(Input::HangUp),
             1 => self.give(Input::Recheck),
-            2 => self.give(Input::CallerCause { cause: 127 }),
+            2 => self.cancel_meets_answer(),
             5 => self.crash(),
             // Old news of legs that are gone or never were.
             3 if self.legs.get(&attempt).is_some_and(|leg| leg.gone) => {
