@@ -11,5 +11,6 @@ mod caps;
 mod fallback;
 mod hostile;
 mod refused;
+mod restart;
 mod strategies;
 mod unreachable;

@@ -1,0 +1,95 @@
+//! The service is killed under calls, and started again.
+
+use serde_json::{Value, json};
+
+use crate::support::clients::{Manner, Phones};
+use crate::support::phone::Phone;
+use crate::support::service::{Service, items};
+use crate::support::wait::{eventually, seconds};
+
+const NUMBER: &str = "+15550101101";
+
+async fn state_is(service: &Service, state: &str) {
+    eventually("the live call's state", seconds(5), async || {
+        let live = service.admin().get("/api/admin/live").await;
+        items(&live).first().is_some_and(|call| call["state"] == state).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_conversation_outlives_the_service_and_is_billed_whole() {
+    let mut service = Service::start().await;
+    let client = Phones::start(&service, Manner::answers_after(50)).await;
+    let campaign = service.seller().await.campaign(&service, NUMBER, "priority", 20).await;
+    let one_call = json!({"maxConcurrency": 1, "totalCallsAllowed": 9});
+    campaign.link(service.client(&client.contact()).await, one_call).await;
+    let mut caller = Phone::call(&service, NUMBER).await;
+    assert_eq!(caller.answer().await, 200);
+    state_is(&service, "talking").await;
+
+    service.kill();
+    service.start_again().await;
+
+    state_is(&service, "talking").await;
+    let link = &campaign.links().await[0];
+    assert_eq!((link.live(), link.total()), (1, 1), "it keeps its slot and its unit");
+    let mut second = Phone::call(&service, NUMBER).await;
+    assert_eq!(second.answer().await, 503, "and new calls wait for it");
+    caller.hang_up().await;
+    eventually("the client is told", seconds(2), async || {
+        client.trace().find(|message| !message.sent && message.is_request("BYE")).map(drop)
+    })
+    .await;
+    let logs = service.logs(2).await;
+    let answered: Vec<&Value> = logs.iter().filter(|log| log["callStatus"] == "ANSWERED").collect();
+    let [log] = answered[..] else { panic!("{logs:#?}") };
+    assert_eq!(log["reason"], "answered");
+    assert_eq!(campaign.links().await[0].total(), 1);
+    service.assert_clean().await;
+}
+
+#[tokio::test]
+async fn a_call_that_rang_when_the_service_died_goes_on_to_its_next_client() {
+    let mut service = Service::start().await;
+    let silent = Phones::start(&service, Manner::rings_forever()).await;
+    let ready = Phones::start(&service, Manner::answers_after(50)).await;
+    let campaign = service.seller().await.campaign(&service, NUMBER, "priority", 3).await;
+    campaign.link(service.client(&silent.contact()).await, json!({})).await;
+    let second = json!({"forwardingPriority": 2});
+    campaign.link(service.client(&ready.contact()).await, second).await;
+    let mut caller = Phone::call(&service, NUMBER).await;
+    caller.ringing().await;
+
+    service.kill();
+    service.start_again().await;
+
+    assert_eq!(caller.answer().await, 200);
+    caller.hang_up().await;
+    let log = service.only_log().await;
+    let results: Vec<&Value> =
+        log["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["result"]).collect();
+    assert_eq!(results, ["no_answer", "answered"]);
+    service.assert_clean().await;
+}
+
+#[tokio::test]
+async fn a_call_that_ended_while_nobody_watched_is_recorded_as_interrupted() {
+    let mut service = Service::start().await;
+    let client = Phones::start(&service, Manner::answers_after(50)).await;
+    let campaign = service.seller().await.campaign(&service, NUMBER, "priority", 20).await;
+    campaign.link(service.client(&client.contact()).await, json!({})).await;
+    let mut caller = Phone::call(&service, NUMBER).await;
+    assert_eq!(caller.answer().await, 200);
+    state_is(&service, "talking").await;
+
+    service.kill();
+    caller.hang_up().await;
+    service.start_again().await;
+
+    let log = service.only_log().await;
+    assert_eq!((&log["callStatus"], &log["reason"]), (&json!("ANSWERED"), &json!("interrupted")));
+    assert!(log["billsecSeconds"].as_i64().unwrap() <= 2, "{log:#}");
+    assert_eq!(campaign.links().await[0].total(), 1);
+    service.assert_clean().await;
+}
