@@ -8,6 +8,7 @@
 //! cookie must come from our own pages.
 
 use std::marker::PhantomData;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use capconduit_entity::{Role, UserStatus, user};
@@ -136,6 +137,11 @@ pub fn session_cookie(headers: &HeaderMap) -> Option<&str> {
         .flat_map(|value| value.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
         .find_map(|(name, value)| (name == COOKIE).then_some(value))
+}
+
+/// The address that a request came from: that of the peer, whatever headers claim.
+pub fn peer(request: &Request) -> Option<IpAddr> {
+    request.remote_addr().as_socket_addr().map(SocketAddr::ip)
 }
 
 /// Refuses a write that a page of another site started.

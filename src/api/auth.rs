@@ -12,15 +12,15 @@ use poem_openapi::registry::{MetaResponses, Registry};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use sea_orm::{ActiveModelTrait, IntoActiveModel, Set};
 
-use super::access::{Anyone, COOKIE, refuse_foreign_page, session_cookie};
+use super::access::{Anyone, COOKIE, peer, refuse_foreign_page, session_cookie};
 use super::admin::users::User;
 use super::input::query::{PageNumber, PerPage};
 use super::input::{Asked, Body, Name, Request as Input, Secret};
 use super::page::{Page, Paging};
 use super::password::{self, TOKEN_PREFIX, fingerprint, random_secret};
 use super::problem::{
-    Change, Create, FieldErrors, List, Own, Refusal, Remove, SigningIn, bad_field, not_found,
-    wrong_credentials,
+    Create, FieldErrors, List, NewSecret, Own, Refusal, Remove, SigningIn, bad_field, not_found,
+    too_many_tries, wrong_credentials,
 };
 use super::stamp::Stamp;
 use super::{Backend, Tag};
@@ -127,7 +127,8 @@ impl AuthApi {
     /// Sign in
     ///
     /// Sets an HttpOnly session cookie. A wrong password, an unknown user and
-    /// an account that isn't active get the same answer.
+    /// an account that isn't active get the same answer. After too many failures
+    /// of one account or from one address, no further try is looked at for a while.
     #[oai(path = "/login", method = "post", operation_id = "login")]
     async fn login(
         &self,
@@ -136,12 +137,15 @@ impl AuthApi {
         Body(login): Body<Login>,
     ) -> Result<WithCookie<SignedIn>, Refusal<SigningIn>> {
         refuse_foreign_page(request)?;
+        let (username, address) = (login.username.to_string(), peer(request));
+        backend.tries.begin(&username, address, clock::now()).map_err(too_many_tries)?;
         let user = users::find_by_name(&backend.db, &login.username).await?;
         let hash = user.as_ref().map(|user| user.password_hash.clone());
         let is_right = password::verify(login.password.into(), hash).await?;
         let user = user
             .filter(|user| is_right && user.status == UserStatus::Active)
             .ok_or_else(wrong_credentials)?;
+        backend.tries.succeeded(&username, address);
         let id = random_secret();
         let now = clock::now();
         let expires_at = now + backend.session.lifetime;
@@ -177,17 +181,25 @@ impl AuthApi {
 
     /// Change my password
     ///
-    /// Ends all other sessions of the account.
+    /// Ends all other sessions and all API tokens of the account. Too many wrong
+    /// current passwords count as failed sign-ins.
     #[oai(path = "/password", method = "put", operation_id = "changeMyPassword")]
     async fn change_password(
         &self,
         caller: Anyone,
+        request: &Request,
         Body(change): Body<PasswordChange>,
-    ) -> Result<Json<Message>, Refusal<Change>> {
+    ) -> Result<Json<Message>, Refusal<NewSecret>> {
+        let (backend, address) = (&caller.backend, peer(request));
+        backend
+            .tries
+            .begin(&caller.user.username, address, clock::now())
+            .map_err(too_many_tries)?;
         let current = Some(caller.user.password_hash.clone());
         if !password::verify(change.current_password.into(), current).await? {
             return Err(bad_field("currentPassword", "is wrong").into());
         }
+        backend.tries.succeeded(&caller.user.username, address);
         let hash = password::hash(change.new_password.into()).await?;
         let txn = db::begin_write(&caller.backend.db).await?;
         let (id, kept) = (caller.user.id, caller.session.unwrap_or_default());
@@ -195,7 +207,7 @@ impl AuthApi {
         row.password_hash = Set(hash);
         row.updated_at = Set(clock::now());
         row.update(&txn).await?;
-        sessions::end_others(&txn, id, &kept).await?;
+        sessions::end_all_but(&txn, id, &kept).await?;
         txn.commit().await?;
         Ok(Json(Message { message: "The password is changed.".to_owned() }))
     }

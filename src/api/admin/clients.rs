@@ -19,7 +19,8 @@ use crate::api::input::{
 };
 use crate::api::page::{Page, Paging};
 use crate::api::problem::{
-    Change, Create, FieldErrors, List, Problem, Read, Refusal, Remove, broken, in_use, not_found,
+    Change, Create, FieldErrors, List, Problem, Read, Refusal, Remove, broken,
+    conflict as conflicting, not_found,
 };
 use crate::api::stamp::Stamp;
 use crate::api::{AdminTag, conflict};
@@ -189,7 +190,8 @@ impl ClientsApi {
         let txn = db::begin_write(&caller.backend.db).await?;
         let row = clients::find_locked(&txn, id.0).await?;
         let row = row.ok_or_else(|| not_found("client", id.0))?;
-        let linked = in_use("This client is linked to a campaign: remove the link first.");
+        let linked =
+            conflicting("id", "this client is linked to a campaign: remove the link first");
         clients::delete(&txn, row).await.map_err(conflict::about(linked))?;
         txn.commit().await?;
         caller.backend.refresh_routing().await?;

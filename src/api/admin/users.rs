@@ -16,7 +16,8 @@ use crate::api::input::{
 };
 use crate::api::page::{Page, Paging};
 use crate::api::problem::{
-    Change, Create, FieldErrors, List, Problem, Read, Refusal, Remove, forbidden, in_use, not_found,
+    Change, Create, FieldErrors, List, Problem, Read, Refusal, Remove, conflict as conflicting,
+    forbidden, not_found,
 };
 use crate::api::stamp::Stamp;
 use crate::api::{AdminTag, conflict, password};
@@ -150,7 +151,8 @@ impl UsersApi {
     /// Change an account
     ///
     /// A new password, a new role, or a status other than active ends its
-    /// sessions and tokens. The last active admin stays one.
+    /// sessions and tokens. The last active admin stays one, and a seller who
+    /// owns DIDs or campaigns stays a seller.
     #[oai(path = "/:id", method = "put", operation_id = "updateUser")]
     async fn update(
         &self,
@@ -170,6 +172,9 @@ impl UsersApi {
         may_handle(&caller, change.role.map_or(row.role, |role| role.0))?;
         if change.unseats(&row) && admins == [row.id] {
             return Err(last_admin().into());
+        }
+        if change.leaves_selling(&row) && users::owns_anything(&txn, row.id).await? {
+            return Err(conflicting("role", STILL_OWNS).into());
         }
         if change.signs_out(&row) {
             users::sign_out_everywhere(&txn, row.id).await?;
@@ -196,7 +201,7 @@ impl UsersApi {
         if admins == [row.id] {
             return Err(last_admin().into());
         }
-        let owner = in_use("This user still owns DIDs or campaigns: delete those first.");
+        let owner = conflicting("id", STILL_OWNS);
         users::delete(&txn, row).await.map_err(conflict::about(owner))?;
         txn.commit().await?;
         Ok(Gone::Gone)
@@ -226,6 +231,8 @@ impl UsersApi {
         Ok(Json(Message { message: "The password is changed.".to_owned() }))
     }
 }
+
+const STILL_OWNS: &str = "this user still owns DIDs or campaigns: delete those first";
 
 /// Only an admin handles accounts that aren't sellers'.
 fn may_handle(caller: &Operator, role: Role) -> Result<(), Problem> {
@@ -263,6 +270,11 @@ impl UserChange {
         let role = self.role.map_or(row.role, |role| role.0);
         let status = self.status.map_or(row.status, |status| status.0);
         role != Role::Admin || status != UserStatus::Active
+    }
+
+    /// Whether a seller would stop being one.
+    fn leaves_selling(&self, row: &user::Model) -> bool {
+        row.role == Role::User && self.role.is_some_and(|role| role.0 != Role::User)
     }
 
     fn signs_out(&self, row: &user::Model) -> bool {

@@ -12,6 +12,7 @@ use sea_orm::{
 
 use super::dids::Did;
 use super::links::{Link, describe_links};
+use super::still_sells;
 use crate::api::access::Seller;
 use crate::api::auth::Gone;
 use crate::api::input::query::{PageNumber, PerPage};
@@ -148,6 +149,7 @@ impl CampaignsApi {
         Body(new): Body<NewCampaign>,
     ) -> Result<CampaignCreated, Refusal<Create>> {
         let txn = db::begin_write(&caller.backend.db).await?;
+        still_sells(&txn, &caller).await?;
         let row = new.into_row(caller.user.id).insert(&txn).await?;
         txn.commit().await?;
         caller.backend.refresh_routing().await?;

@@ -6,6 +6,7 @@ use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use sea_orm::{ActiveModelTrait, IntoActiveModel, ModelTrait, Set};
 
+use super::still_sells;
 use crate::api::SellerTag;
 use crate::api::access::Seller;
 use crate::api::auth::Gone;
@@ -101,6 +102,7 @@ impl DidsApi {
     ) -> Result<DidCreated, Refusal<Create>> {
         let row = new.into_row(caller.user.id)?;
         let txn = db::begin_write(&caller.backend.db).await?;
+        still_sells(&txn, &caller).await?;
         let row = row.insert(&txn).await?;
         txn.commit().await?;
         caller.backend.refresh_routing().await?;
