@@ -22,6 +22,7 @@ mod probes;
 pub mod problem;
 pub mod seller;
 mod server;
+mod simulate;
 mod stamp;
 pub mod tries;
 
@@ -103,6 +104,8 @@ enum Tag {
     Logs,
     /// Calls that are up now.
     Live,
+    /// Who would get a call.
+    Routing,
 }
 
 /// Sections of the admins' document.

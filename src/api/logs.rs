@@ -12,6 +12,7 @@ use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
 
+pub use self::answers::NamedClient;
 use self::answers::{CallLog, CallLogDetail, Logs, LogsPage};
 use super::access::{Operator, Seller};
 use super::input::query::{IdFilter, PageNumber, Parameter, PerPage};

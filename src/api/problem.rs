@@ -82,6 +82,8 @@ kinds! {
     NewSecret = [400, 401, 403, 413, 415, 429, 500, 503];
     /// Reading one's own account.
     Own = [401, 403, 500, 503];
+    /// Asking a question that needs a body.
+    Ask = [400, 401, 403, 404, 413, 415, 500, 503];
     /// Reading one thing.
     Read = [400, 401, 403, 404, 500, 503];
     /// Reading a list.

@@ -9,4 +9,5 @@ mod input;
 mod live;
 mod logs;
 mod roles;
+mod simulate;
 mod users;
