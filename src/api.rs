@@ -10,6 +10,7 @@
 
 pub mod access;
 pub mod admin;
+pub mod audit;
 pub mod auth;
 mod conflict;
 mod documents;
@@ -115,6 +116,8 @@ enum AdminTag {
     Users,
     /// Call centres that buy calls, with their PJSIP endpoints.
     Clients,
+    /// Who changed what.
+    Audit,
 }
 
 /// Sections of the sellers' document.

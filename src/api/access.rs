@@ -18,6 +18,7 @@ use poem_openapi::registry::{MetaSecurityScheme, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 
 use super::Backend;
+use super::audit::Origin;
 use super::password::fingerprint;
 use super::problem::{Problem, broken, forbidden, not_signed_in};
 use crate::clock;
@@ -33,6 +34,7 @@ pub struct Caller<K> {
     pub user: user::Model,
     /// The hash of the session's id, where the request came by cookie.
     pub session: Option<String>,
+    pub origin: Origin,
     kind: PhantomData<K>,
 }
 
@@ -67,6 +69,8 @@ callers! {
     Seller(SellerKind) = "sellers", User;
     /// An admin or staff.
     Operator(OperatorKind) = "admins and staff", Admin | Staff;
+    /// An admin: nobody else reads the audit log.
+    Admin(AdminKind) = "admins", Admin;
 }
 
 impl<K> Caller<K> {
@@ -100,7 +104,8 @@ impl<'a, K: Kind> ApiExtractor<'a> for Caller<K> {
         if !K::admits(user.role) {
             return Err(forbidden(format!("This is for {} only.", K::WHO)).into());
         }
-        Ok(Self { backend: backend.clone(), user, session, kind: PhantomData })
+        let origin = Origin::of(request);
+        Ok(Self { backend: backend.clone(), user, session, origin, kind: PhantomData })
     }
 }
 

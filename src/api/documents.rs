@@ -10,6 +10,7 @@ use poem_openapi::{OpenApi, OpenApiService};
 
 use super::admin::clients::ClientsApi;
 use super::admin::users::UsersApi;
+use super::audit::AuditApi;
 use super::auth::AuthApi;
 use super::live::{AdminLiveApi, SellerLiveApi};
 use super::logs::{AdminLogsApi, SellerLogsApi};
@@ -62,7 +63,7 @@ fn seller() -> OpenApiService<impl OpenApi, ()> {
 }
 
 fn admin_apis() -> impl OpenApi {
-    (UsersApi, ClientsApi, AdminLogsApi, AdminLiveApi, AdminSimulateApi)
+    (UsersApi, ClientsApi, AdminLogsApi, AdminLiveApi, AdminSimulateApi, AuditApi)
 }
 
 fn seller_apis() -> impl OpenApi {

@@ -97,6 +97,14 @@ pub async fn create_token(
     token.insert(db).await
 }
 
+pub async fn find_token(
+    db: &impl ConnectionTrait,
+    user: i64,
+    id: i64,
+) -> Result<Option<api_token::Model>, DbErr> {
+    tokens(user).filter(api_token::COLUMN.id.eq(id)).one(db).await
+}
+
 /// Deletes a token of this account; false if it has none of that id.
 pub async fn delete_token(db: &impl ConnectionTrait, user: i64, id: i64) -> Result<bool, DbErr> {
     let deleted = api_token::Entity::delete_many()

@@ -7,8 +7,10 @@ use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use sea_orm::{ActiveModelTrait, IntoActiveModel, Set};
+use serde_json::Value;
 
 use crate::api::access::Operator;
+use crate::api::audit::{Audited, Change as Changed, shown};
 use crate::api::auth::{Gone, Message};
 use crate::api::input::query::{PageNumber, PerPage};
 use crate::api::input::{
@@ -21,8 +23,8 @@ use crate::api::problem::{
 };
 use crate::api::stamp::Stamp;
 use crate::api::{AdminTag, conflict, password};
+use crate::clock;
 use crate::store::users;
-use crate::{clock, db};
 
 pub struct UsersApi;
 
@@ -130,9 +132,9 @@ impl UsersApi {
     ) -> Result<UserCreated, Refusal<Create>> {
         may_handle(&caller, new.role.0)?;
         let hash = password::hash(new.password.clone().into()).await?;
-        let txn = db::begin_write(&caller.backend.db).await?;
-        let row = new.into_row(hash).insert(&txn).await?;
-        txn.commit().await?;
+        let write = caller.begin_write().await?;
+        let row = new.into_row(hash).insert(&write.txn).await?;
+        write.commit(Changed::created(&row)).await?;
         caller.backend.refresh_routing().await?;
         Ok(UserCreated::Created(Json(row.into())))
     }
@@ -164,23 +166,25 @@ impl UsersApi {
             Some(password) => Some(password::hash(password.clone().into()).await?),
             None => None,
         };
-        let txn = db::begin_write(&caller.backend.db).await?;
-        let admins = users::lock_active_admins(&txn).await?;
-        let row = users::find_locked(&txn, id.0).await?;
+        let write = caller.begin_write().await?;
+        let admins = users::lock_active_admins(&write.txn).await?;
+        let row = users::find_locked(&write.txn, id.0).await?;
         let row = row.ok_or_else(|| not_found("user", id.0))?;
         may_handle(&caller, row.role)?;
         may_handle(&caller, change.role.map_or(row.role, |role| role.0))?;
         if change.unseats(&row) && admins == [row.id] {
             return Err(last_admin().into());
         }
-        if change.leaves_selling(&row) && users::owns_anything(&txn, row.id).await? {
+        if change.leaves_selling(&row) && users::owns_anything(&write.txn, row.id).await? {
             return Err(conflicting("role", STILL_OWNS).into());
         }
         if change.signs_out(&row) {
-            users::sign_out_everywhere(&txn, row.id).await?;
+            users::sign_out_everywhere(&write.txn, row.id).await?;
         }
-        let row = change.apply(row, hash).update(&txn).await?;
-        txn.commit().await?;
+        let (before, new_password) = (row.clone(), hash.is_some());
+        let row = change.apply(row, hash).update(&write.txn).await?;
+        let changed = Changed::updated(&before, &row).with_new_password(new_password);
+        write.commit(changed).await?;
         caller.backend.refresh_routing().await?;
         Ok(Json(row.into()))
     }
@@ -190,9 +194,9 @@ impl UsersApi {
     /// Not one's own, not the last active admin, and not one that owns DIDs or campaigns.
     #[oai(path = "/:id", method = "delete", operation_id = "deleteUser")]
     async fn delete(&self, caller: Operator, id: Path<i64>) -> Result<Gone, Refusal<Remove>> {
-        let txn = db::begin_write(&caller.backend.db).await?;
-        let admins = users::lock_active_admins(&txn).await?;
-        let row = users::find_locked(&txn, id.0).await?;
+        let write = caller.begin_write().await?;
+        let admins = users::lock_active_admins(&write.txn).await?;
+        let row = users::find_locked(&write.txn, id.0).await?;
         let row = row.ok_or_else(|| not_found("user", id.0))?;
         may_handle(&caller, row.role)?;
         if row.id == caller.user.id {
@@ -202,8 +206,9 @@ impl UsersApi {
             return Err(last_admin().into());
         }
         let owner = conflicting("id", STILL_OWNS);
-        users::delete(&txn, row).await.map_err(conflict::about(owner))?;
-        txn.commit().await?;
+        let changed = Changed::deleted(&row);
+        users::delete(&write.txn, row).await.map_err(conflict::about(owner))?;
+        write.commit(changed).await?;
         Ok(Gone::Gone)
     }
 
@@ -218,16 +223,17 @@ impl UsersApi {
         Body(reset): Body<PasswordReset>,
     ) -> Result<Json<Message>, Refusal<Change>> {
         let hash = password::hash(reset.password.into()).await?;
-        let txn = db::begin_write(&caller.backend.db).await?;
-        let row = users::find_locked(&txn, id.0).await?;
+        let write = caller.begin_write().await?;
+        let row = users::find_locked(&write.txn, id.0).await?;
         let row = row.ok_or_else(|| not_found("user", id.0))?;
         may_handle(&caller, row.role)?;
-        users::sign_out_everywhere(&txn, row.id).await?;
+        users::sign_out_everywhere(&write.txn, row.id).await?;
+        let changed = Changed::to(user::Model::RESOURCE, row.id).with_new_password(true);
         let mut row = row.into_active_model();
         row.password_hash = Set(hash);
         row.updated_at = Set(clock::now());
-        row.update(&txn).await?;
-        txn.commit().await?;
+        row.update(&write.txn).await?;
+        write.commit(changed).await?;
         Ok(Json(Message { message: "The password is changed.".to_owned() }))
     }
 }
@@ -294,6 +300,18 @@ impl UserChange {
         patch_clearable(self.company_name, &mut row.company_name);
         row.updated_at = Set(clock::now());
         row
+    }
+}
+
+impl Audited for user::Model {
+    const RESOURCE: &'static str = "user";
+
+    fn key(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn facts(&self) -> Option<Value> {
+        shown(&User::from(self.clone()))
     }
 }
 

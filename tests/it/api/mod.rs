@@ -1,5 +1,6 @@
 //! The HTTP API.
 
+mod audit;
 mod auth;
 mod campaigns;
 mod clients;
