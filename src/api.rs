@@ -10,6 +10,7 @@
 
 pub mod access;
 pub mod admin;
+pub mod audit;
 pub mod auth;
 mod conflict;
 mod documents;
@@ -22,7 +23,9 @@ mod probes;
 pub mod problem;
 pub mod seller;
 mod server;
+mod simulate;
 mod stamp;
+pub mod tries;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,6 +38,7 @@ use tokio::sync::Mutex;
 
 pub use documents::{admin_document, seller_document};
 pub use server::{routes, serve};
+pub use tries::{Tries, TryLimits};
 
 use crate::capacity::Ledger;
 use crate::clock::Timestamp;
@@ -51,6 +55,8 @@ pub struct Backend {
     pub live: Arc<Live>,
     pub switch: Arc<dyn Switch>,
     pub session: SessionSettings,
+    /// Failed sign-ins of late.
+    pub tries: Tries,
     refresh: Refresh,
 }
 
@@ -75,6 +81,8 @@ pub struct SessionSettings {
     pub lifetime: Duration,
     /// Whether browsers send the cookie over TLS only.
     pub secure_cookie: bool,
+    /// How many failed sign-ins are borne.
+    pub tries: TryLimits,
 }
 
 /// Loads of the routing snapshot, one at a time, so that no older one replaces a newer one.
@@ -97,6 +105,8 @@ enum Tag {
     Logs,
     /// Calls that are up now.
     Live,
+    /// Who would get a call.
+    Routing,
 }
 
 /// Sections of the admins' document.
@@ -106,6 +116,8 @@ enum AdminTag {
     Users,
     /// Call centres that buy calls, with their PJSIP endpoints.
     Clients,
+    /// Who changed what.
+    Audit,
 }
 
 /// Sections of the sellers' document.
@@ -126,7 +138,8 @@ impl Backend {
         switch: Arc<dyn Switch>,
         session: SessionSettings,
     ) -> Self {
-        Self { db, routing, ledger, live, switch, session, refresh: Refresh::default() }
+        let tries = Tries::new(session.tries);
+        Self { db, routing, ledger, live, switch, session, tries, refresh: Refresh::default() }
     }
 
     /// Puts what the database holds in force, at the latest what was committed before the call.
@@ -151,7 +164,7 @@ impl Backend {
 
 impl Default for SessionSettings {
     fn default() -> Self {
-        Self { lifetime: Duration::hours(12), secure_cookie: true }
+        Self { lifetime: Duration::hours(12), secure_cookie: true, tries: TryLimits::default() }
     }
 }
 

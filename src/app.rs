@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-use crate::api::{self, Backend, SessionSettings};
+use crate::api::{self, Backend, SessionSettings, TryLimits};
 use crate::ari::{AriClient, Socket};
 use crate::call::adopt;
 use crate::call::driver::Parts;
@@ -137,6 +137,10 @@ impl App {
         let session = SessionSettings {
             lifetime: TimeDelta::hours(i64::from(config.http.session_hours)),
             secure_cookie: config.http.secure_cookies,
+            tries: TryLimits {
+                per_account: config.http.failed_sign_ins_per_account,
+                per_address: config.http.failed_sign_ins_per_address,
+            },
         };
         let backend = Backend::new(db, routing, ledger, live.clone(), switch, session);
         let http = tokio::spawn(api::serve(

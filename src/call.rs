@@ -33,6 +33,7 @@ pub mod machine;
 pub mod outcome;
 pub mod record;
 pub mod registry;
+pub mod rehearsal;
 
 pub use machine::{Effect, Input, Machine};
 pub use outcome::Outcome;

@@ -169,6 +169,9 @@ pub trait Ledger: Send + Sync + 'static {
     /// Asked again with the same hold, it gives the same link again and takes nothing more.
     async fn reserve(&self, request: &Request) -> Result<Verdict, Unavailable>;
 
+    /// What [`Ledger::reserve`] would answer now. Nothing is taken, no turn is used up.
+    async fn preview(&self, request: &Request) -> Result<Verdict, Unavailable>;
+
     /// The client answered: the hold's volume becomes used. Unknown holds are ignored.
     async fn settle(&self, hold: HoldId) -> Result<(), Unavailable>;
 

@@ -33,6 +33,10 @@ pub struct HttpSettings {
     pub secure_cookies: bool,
     /// Hours after which a sign-in ends.
     pub session_hours: u32,
+    /// Failed sign-ins of one account within 15 minutes that are borne; 0 = any number.
+    pub failed_sign_ins_per_account: u32,
+    /// The same from one address.
+    pub failed_sign_ins_per_address: u32,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -5,6 +5,7 @@
 //! migrates SQLite and PostgreSQL and reads every entity back.
 
 pub mod api_token;
+pub mod audit_entry;
 pub mod call_attempt;
 pub mod call_log;
 pub mod campaign;

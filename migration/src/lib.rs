@@ -8,6 +8,7 @@ mod m20261122_000001_create_accounts;
 mod m20261122_000002_create_clients;
 mod m20261122_000003_create_routing;
 mod m20261122_000004_create_call_records;
+mod m20261122_000005_create_audit_log;
 
 /// Runs the migrations, in order.
 pub struct Migrator;
@@ -20,6 +21,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261122_000002_create_clients::Migration),
             Box::new(m20261122_000003_create_routing::Migration),
             Box::new(m20261122_000004_create_call_records::Migration),
+            Box::new(m20261122_000005_create_audit_log::Migration),
         ]
     }
 }

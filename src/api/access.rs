@@ -8,6 +8,7 @@
 //! cookie must come from our own pages.
 
 use std::marker::PhantomData;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use capconduit_entity::{Role, UserStatus, user};
@@ -17,6 +18,7 @@ use poem_openapi::registry::{MetaSecurityScheme, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 
 use super::Backend;
+use super::audit::Origin;
 use super::password::fingerprint;
 use super::problem::{Problem, broken, forbidden, not_signed_in};
 use crate::clock;
@@ -32,6 +34,7 @@ pub struct Caller<K> {
     pub user: user::Model,
     /// The hash of the session's id, where the request came by cookie.
     pub session: Option<String>,
+    pub origin: Origin,
     kind: PhantomData<K>,
 }
 
@@ -66,6 +69,8 @@ callers! {
     Seller(SellerKind) = "sellers", User;
     /// An admin or staff.
     Operator(OperatorKind) = "admins and staff", Admin | Staff;
+    /// An admin: nobody else reads the audit log.
+    Admin(AdminKind) = "admins", Admin;
 }
 
 impl<K> Caller<K> {
@@ -99,7 +104,8 @@ impl<'a, K: Kind> ApiExtractor<'a> for Caller<K> {
         if !K::admits(user.role) {
             return Err(forbidden(format!("This is for {} only.", K::WHO)).into());
         }
-        Ok(Self { backend: backend.clone(), user, session, kind: PhantomData })
+        let origin = Origin::of(request);
+        Ok(Self { backend: backend.clone(), user, session, origin, kind: PhantomData })
     }
 }
 
@@ -136,6 +142,11 @@ pub fn session_cookie(headers: &HeaderMap) -> Option<&str> {
         .flat_map(|value| value.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
         .find_map(|(name, value)| (name == COOKIE).then_some(value))
+}
+
+/// The address that a request came from: that of the peer, whatever headers claim.
+pub fn peer(request: &Request) -> Option<IpAddr> {
+    request.remote_addr().as_socket_addr().map(SocketAddr::ip)
 }
 
 /// Refuses a write that a page of another site started.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use capconduit_entity::{UserStatus, api_token};
+use capconduit_entity::{UserStatus, api_token, user};
 use poem::http::header;
 use poem::web::Data;
 use poem::{IntoResponse, Request, Response};
@@ -11,23 +11,28 @@ use poem_openapi::payload::Json;
 use poem_openapi::registry::{MetaResponses, Registry};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use sea_orm::{ActiveModelTrait, IntoActiveModel, Set};
+use serde_json::Value;
 
 use super::access::{Anyone, COOKIE, refuse_foreign_page, session_cookie};
 use super::admin::users::User;
+use super::audit::{Audited, Author, Change, Origin, Write, shown};
 use super::input::query::{PageNumber, PerPage};
 use super::input::{Asked, Body, Name, Request as Input, Secret};
 use super::page::{Page, Paging};
 use super::password::{self, TOKEN_PREFIX, fingerprint, random_secret};
 use super::problem::{
-    Change, Create, FieldErrors, List, Own, Refusal, Remove, SigningIn, bad_field, not_found,
-    wrong_credentials,
+    Create, FieldErrors, List, NewSecret, Own, Refusal, Remove, SigningIn, bad_field, not_found,
+    too_many_tries, wrong_credentials,
 };
 use super::stamp::Stamp;
 use super::{Backend, Tag};
+use crate::clock;
 use crate::store::{sessions, users};
-use crate::{clock, db};
 
 pub struct AuthApi;
+
+/// What the audit log calls being signed in; its id is that of the user.
+const SESSION: &str = "session";
 
 #[derive(Object)]
 #[oai(deny_unknown_fields)]
@@ -127,7 +132,8 @@ impl AuthApi {
     /// Sign in
     ///
     /// Sets an HttpOnly session cookie. A wrong password, an unknown user and
-    /// an account that isn't active get the same answer.
+    /// an account that isn't active get the same answer. After too many failures
+    /// of one account or from one address, no further try is looked at for a while.
     #[oai(path = "/login", method = "post", operation_id = "login")]
     async fn login(
         &self,
@@ -136,16 +142,22 @@ impl AuthApi {
         Body(login): Body<Login>,
     ) -> Result<WithCookie<SignedIn>, Refusal<SigningIn>> {
         refuse_foreign_page(request)?;
+        let origin = Origin::of(request);
+        let (username, address) = (login.username.to_string(), origin.address);
+        backend.tries.begin(&username, address, clock::now()).map_err(too_many_tries)?;
         let user = users::find_by_name(&backend.db, &login.username).await?;
         let hash = user.as_ref().map(|user| user.password_hash.clone());
         let is_right = password::verify(login.password.into(), hash).await?;
         let user = user
             .filter(|user| is_right && user.status == UserStatus::Active)
             .ok_or_else(wrong_credentials)?;
+        backend.tries.succeeded(&username, address);
         let id = random_secret();
         let now = clock::now();
         let expires_at = now + backend.session.lifetime;
-        sessions::begin(&backend.db, user.id, fingerprint(&id), now, expires_at).await?;
+        let write = Write::begin(&backend.db, Author::from(&user), origin).await?;
+        sessions::begin(&write.txn, user.id, fingerprint(&id), now, expires_at).await?;
+        write.commit(Change::to(SESSION, user.id)).await?;
         let answer = SignedIn { message: "Signed in.".to_owned(), user: user.into() };
         Ok(WithCookie { answer: Json(answer), cookie: backend.session.cookie(&id) })
     }
@@ -160,7 +172,9 @@ impl AuthApi {
         request: &Request,
     ) -> Result<WithCookie<Message>, Refusal<Own>> {
         if let Some(id) = session_cookie(request.headers()) {
-            sessions::end(&caller.backend.db, &fingerprint(id)).await?;
+            let write = caller.begin_write().await?;
+            sessions::end(&write.txn, &fingerprint(id)).await?;
+            write.commit(Change::to(SESSION, caller.user.id)).await?;
         }
         let answer = Message { message: "Signed out.".to_owned() };
         Ok(WithCookie { answer: Json(answer), cookie: caller.backend.session.no_cookie() })
@@ -177,26 +191,34 @@ impl AuthApi {
 
     /// Change my password
     ///
-    /// Ends all other sessions of the account.
+    /// Ends all other sessions and all API tokens of the account. Too many wrong
+    /// current passwords count as failed sign-ins.
     #[oai(path = "/password", method = "put", operation_id = "changeMyPassword")]
     async fn change_password(
         &self,
         caller: Anyone,
         Body(change): Body<PasswordChange>,
-    ) -> Result<Json<Message>, Refusal<Change>> {
+    ) -> Result<Json<Message>, Refusal<NewSecret>> {
+        let (backend, address) = (&caller.backend, caller.origin.address);
+        backend
+            .tries
+            .begin(&caller.user.username, address, clock::now())
+            .map_err(too_many_tries)?;
         let current = Some(caller.user.password_hash.clone());
         if !password::verify(change.current_password.into(), current).await? {
             return Err(bad_field("currentPassword", "is wrong").into());
         }
+        backend.tries.succeeded(&caller.user.username, address);
         let hash = password::hash(change.new_password.into()).await?;
-        let txn = db::begin_write(&caller.backend.db).await?;
+        let write = caller.begin_write().await?;
         let (id, kept) = (caller.user.id, caller.session.unwrap_or_default());
+        let change = Change::to(user::Model::RESOURCE, id).with_new_password(true);
         let mut row = caller.user.into_active_model();
         row.password_hash = Set(hash);
         row.updated_at = Set(clock::now());
-        row.update(&txn).await?;
-        sessions::end_others(&txn, id, &kept).await?;
-        txn.commit().await?;
+        row.update(&write.txn).await?;
+        sessions::end_all_but(&write.txn, id, &kept).await?;
+        write.commit(change).await?;
         Ok(Json(Message { message: "The password is changed.".to_owned() }))
     }
 
@@ -228,9 +250,10 @@ impl AuthApi {
     ) -> Result<TokenCreated, Refusal<Create>> {
         let token = format!("{TOKEN_PREFIX}{}", random_secret());
         let (user, hash) = (caller.user.id, fingerprint(&token));
+        let write = caller.begin_write().await?;
         let row =
-            sessions::create_token(&caller.backend.db, user, new.name.into(), hash, clock::now())
-                .await?;
+            sessions::create_token(&write.txn, user, new.name.into(), hash, clock::now()).await?;
+        write.commit(Change::created(&row)).await?;
         let created_at = row.created_at.into();
         let answer = TokenWithSecret { id: row.id, name: row.name, token, created_at };
         Ok(TokenCreated::Created(Json(answer)))
@@ -241,10 +264,26 @@ impl AuthApi {
     /// It stops working at once.
     #[oai(path = "/tokens/:id", method = "delete", operation_id = "deleteToken")]
     async fn delete_token(&self, caller: Anyone, id: Path<i64>) -> Result<Gone, Refusal<Remove>> {
-        if !sessions::delete_token(&caller.backend.db, caller.user.id, id.0).await? {
+        let write = caller.begin_write().await?;
+        let row = sessions::find_token(&write.txn, caller.user.id, id.0).await?;
+        let row = row.ok_or_else(|| not_found("token", id.0))?;
+        if !sessions::delete_token(&write.txn, caller.user.id, id.0).await? {
             return Err(not_found("token", id.0).into());
         }
+        write.commit(Change::deleted(&row)).await?;
         Ok(Gone::Gone)
+    }
+}
+
+impl Audited for api_token::Model {
+    const RESOURCE: &'static str = "token";
+
+    fn key(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn facts(&self) -> Option<Value> {
+        shown(&Token::from(self.clone()))
     }
 }
 

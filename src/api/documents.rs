@@ -10,6 +10,7 @@ use poem_openapi::{OpenApi, OpenApiService};
 
 use super::admin::clients::ClientsApi;
 use super::admin::users::UsersApi;
+use super::audit::AuditApi;
 use super::auth::AuthApi;
 use super::live::{AdminLiveApi, SellerLiveApi};
 use super::logs::{AdminLogsApi, SellerLogsApi};
@@ -17,6 +18,7 @@ use super::probes::ProbesApi;
 use super::seller::campaigns::CampaignsApi;
 use super::seller::dids::DidsApi;
 use super::seller::links::LinksApi;
+use super::simulate::{AdminSimulateApi, SellerSimulateApi};
 
 /// The admins' document, in YAML.
 pub fn admin_document() -> String {
@@ -61,11 +63,11 @@ fn seller() -> OpenApiService<impl OpenApi, ()> {
 }
 
 fn admin_apis() -> impl OpenApi {
-    (UsersApi, ClientsApi, AdminLogsApi, AdminLiveApi)
+    (UsersApi, ClientsApi, AdminLogsApi, AdminLiveApi, AdminSimulateApi, AuditApi)
 }
 
 fn seller_apis() -> impl OpenApi {
-    (DidsApi, CampaignsApi, LinksApi, SellerLogsApi, SellerLiveApi)
+    (DidsApi, CampaignsApi, LinksApi, SellerLogsApi, SellerLiveApi, SellerSimulateApi)
 }
 
 fn service<T: OpenApi>(title: &str, apis: T) -> OpenApiService<T, ()> {

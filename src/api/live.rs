@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::Tag;
 use super::access::{Operator, Seller};
+use super::audit::Change;
 use super::auth::Gone;
 use super::input::Asked;
 use super::input::query::{PageNumber, PerPage};
@@ -121,10 +122,11 @@ impl AdminLiveApi {
         caller: Operator,
         #[oai(name = "callId")] call_id: Path<String>,
     ) -> Result<Gone, Refusal<Remove>> {
-        let call = CallId::parse(&call_id.0);
-        if !call.is_some_and(|call| caller.backend.switch.hang_up(call)) {
-            return Err(not_found("live call", &call_id.0).into());
-        }
+        let absent = || not_found("live call", &call_id.0);
+        let call = CallId::parse(&call_id.0).ok_or_else(absent)?;
+        let write = caller.begin_write().await?;
+        let hang_up = || caller.backend.switch.hang_up(call).then_some(()).ok_or_else(absent);
+        write.commit_after(Change::to("call", call), hang_up).await?;
         Ok(Gone::Gone)
     }
 }

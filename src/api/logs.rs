@@ -6,20 +6,20 @@ mod csv;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use capconduit_entity::CallStatus;
-use chrono::{Days, NaiveDate, NaiveTime};
+use chrono::NaiveDate;
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
 
+pub use self::answers::NamedClient;
 use self::answers::{CallLog, CallLogDetail, Logs, LogsPage};
 use super::access::{Operator, Seller};
-use super::input::query::{IdFilter, PageNumber, Parameter, PerPage};
+use super::input::query::{Days, IdFilter, PageNumber, Parameter, PerPage};
 use super::input::{Asked, Word};
 use super::page::Paging;
 use super::problem::{FieldErrors, List, Problem, Read, Refusal, not_found};
 use super::{Backend, Tag};
-use crate::clock::Timestamp;
 use crate::store::call_logs::{self, Filter};
 
 pub struct SellerLogsApi;
@@ -165,15 +165,11 @@ impl AdminLogsApi {
 impl Asking {
     fn understand(self, mut errors: FieldErrors) -> Result<Question, Problem> {
         let e = &mut errors;
-        let start = self.start_date.or_complain("start_date", e);
-        let end = self.end_date.or_complain("end_date", e);
-        if start.zip(end).is_some_and(|(start, end)| end < start) {
-            e.add("end_date", "must not be before start_date");
-        }
+        let days = Days::asked(self.start_date, self.end_date, e);
         let filter = Filter {
             seller: None,
-            from: start.map(start_of_day),
-            until: end.and_then(|day| day.checked_add_days(Days::new(1))).map(start_of_day),
+            from: days.from,
+            until: days.until,
             campaign: self.campaign_id.or_complain("campaign_id", e).map(|id| id.0),
             did: self.did_id.or_complain("did_id", e).map(|id| id.0),
             client: self.client_id.or_complain("client_id", e).map(|id| id.0),
@@ -209,10 +205,6 @@ async fn detail(backend: &Backend, seller: Option<i64>, id: i64) -> Result<CallL
     let log = log.ok_or_else(|| not_found("call log", id))?;
     let attempts = call_logs::attempts(&backend.db, log.id).await?;
     Ok(CallLogDetail::new(log, attempts))
-}
-
-fn start_of_day(day: NaiveDate) -> Timestamp {
-    day.and_time(NaiveTime::MIN).and_utc()
 }
 
 impl Cursor {

@@ -10,12 +10,15 @@ use std::marker::PhantomData;
 use poem::http::{StatusCode, header};
 use poem::{Error, IntoResponse, Response};
 use poem_openapi::error::{ParseParamError, ParsePathError};
-use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, MetaSchemaRef, Registry};
+use poem_openapi::registry::{
+    MetaHeader, MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry,
+};
 use poem_openapi::types::{ToJSON, Type};
 use poem_openapi::{ApiResponse, Object};
 use sea_orm::{DbErr, RuntimeErr};
 use tracing::error;
 
+use super::tries::Blocked;
 use crate::capacity::Unavailable;
 
 /// What went wrong, and with which fields.
@@ -24,6 +27,8 @@ pub struct Problem {
     status: StatusCode,
     detail: String,
     errors: FieldErrors,
+    /// Seconds after which a next try makes sense.
+    retry_after: Option<u64>,
 }
 
 /// Complaints about fields, by their JSON names.
@@ -73,18 +78,22 @@ kinds! {
     Open = [503];
     /// Signing in.
     SigningIn = [400, 401, 403, 413, 415, 429, 500, 503];
+    /// Changing one's own password, which proves who one is again.
+    NewSecret = [400, 401, 403, 413, 415, 429, 500, 503];
     /// Reading one's own account.
-    Own = [401, 403, 429, 500, 503];
+    Own = [401, 403, 500, 503];
+    /// Asking a question that needs a body.
+    Ask = [400, 401, 403, 404, 413, 415, 500, 503];
     /// Reading one thing.
-    Read = [400, 401, 403, 404, 429, 500, 503];
+    Read = [400, 401, 403, 404, 500, 503];
     /// Reading a list.
-    List = [400, 401, 403, 429, 500, 503];
+    List = [400, 401, 403, 500, 503];
     /// Creating a thing.
-    Create = [400, 401, 403, 404, 409, 413, 415, 429, 500, 503];
+    Create = [400, 401, 403, 404, 409, 413, 415, 500, 503];
     /// Changing a thing.
-    Change = [400, 401, 403, 404, 409, 413, 415, 429, 500, 503];
+    Change = [400, 401, 403, 404, 409, 413, 415, 500, 503];
     /// Deleting a thing.
-    Remove = [400, 401, 403, 404, 409, 429, 500, 503];
+    Remove = [400, 401, 403, 404, 409, 500, 503];
 }
 
 // === named constructors ===
@@ -95,7 +104,7 @@ pub fn bad_input(errors: FieldErrors) -> Problem {
         [] => "The request isn't valid.".to_owned(),
         fields => format!("These fields aren't valid: {}.", fields.join(", ")),
     };
-    Problem { status: StatusCode::BAD_REQUEST, detail, errors }
+    Problem { errors, ..bad_request(detail) }
 }
 
 pub fn bad_request(detail: impl Into<String>) -> Problem {
@@ -131,7 +140,7 @@ pub fn conflict(field: &str, message: impl Into<String>) -> Problem {
     let message = message.into();
     let mut errors = FieldErrors::default();
     errors.add(field, message.clone());
-    Problem { status: StatusCode::CONFLICT, detail: format!("{field}: {message}"), errors }
+    Problem { errors, ..in_use(format!("{field}: {message}")) }
 }
 
 pub fn in_use(detail: impl Into<String>) -> Problem {
@@ -149,6 +158,12 @@ pub fn not_json() -> Problem {
     Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Send the body as application/json.")
 }
 
+pub fn too_many_tries(blocked: Blocked) -> Problem {
+    let detail = format!("Too many tries failed: try again in {} seconds.", blocked.seconds);
+    let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, detail);
+    Problem { retry_after: Some(blocked.seconds), ..problem }
+}
+
 pub fn away(what: &str) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("{what} can't be reached at the moment."))
 }
@@ -161,7 +176,7 @@ pub fn broken() -> Problem {
 
 impl Problem {
     fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), errors: FieldErrors::default() }
+        Self { status, detail: detail.into(), errors: FieldErrors::default(), retry_after: None }
     }
 
     fn body(self) -> ProblemBody {
@@ -190,7 +205,7 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = self.status;
+        let (status, retry_after) = (self.status, self.retry_after);
         let mut response = Response::builder()
             .status(status)
             .content_type("application/problem+json")
@@ -198,6 +213,9 @@ impl IntoResponse for Problem {
         if status == StatusCode::UNAUTHORIZED {
             let challenge = header::HeaderValue::from_static("Bearer");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }
@@ -288,13 +306,23 @@ impl<K: Kinds> ApiResponse for Refusal<K> {
                 content_type: "application/problem+json",
                 schema: MetaSchemaRef::Reference(ProblemBody::name().into_owned()),
             }],
-            headers: Vec::new(),
+            headers: if *status == 429 { vec![retry_after()] } else { Vec::new() },
         };
         MetaResponses { responses: K::STATUSES.iter().map(answer).collect() }
     }
 
     fn register(registry: &mut Registry) {
         ProblemBody::register(registry);
+    }
+}
+
+fn retry_after() -> MetaHeader {
+    MetaHeader {
+        name: "Retry-After".to_owned(),
+        description: Some("Seconds after which the next try is looked at.".to_owned()),
+        required: true,
+        deprecated: false,
+        schema: MetaSchemaRef::Inline(Box::new(MetaSchema::new("integer"))),
     }
 }
 

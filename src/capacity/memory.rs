@@ -56,8 +56,20 @@ const WINDOWS_KEPT: usize = 3;
 
 impl State {
     fn reserve(&mut self, request: &Request) -> Verdict {
+        let (verdict, granted) = self.decide(request);
+        if let Some(candidate) = granted {
+            self.take(request.hold, verdict.clone(), &candidate.claims);
+            if let Turn::Rotate(campaign) | Turn::Advance(campaign) = request.turn {
+                self.cursors.insert(campaign, candidate.link);
+            }
+        }
+        verdict
+    }
+
+    /// The answer to a request, and the candidate that it has to be taken for.
+    fn decide<'a>(&self, request: &'a Request) -> (Verdict, Option<&'a Candidate>) {
         if let Some(hold) = self.holds.get(&request.hold) {
-            return hold.verdict.clone();
+            return (hold.verdict.clone(), None);
         }
         let (rotated_by, cursor) = self.rotation(request);
         let mut verdict = Verdict { rotated_by, cursor, refusals: Vec::new(), granted: None };
@@ -68,13 +80,9 @@ impl State {
                 continue;
             }
             verdict.granted = Some(candidate.link);
-            self.take(request.hold, verdict.clone(), &candidate.claims);
-            if let Turn::Rotate(campaign) | Turn::Advance(campaign) = request.turn {
-                self.cursors.insert(campaign, candidate.link);
-            }
-            break;
+            return (verdict, Some(candidate));
         }
-        verdict
+        (verdict, None)
     }
 
     /// How many candidates stand at or before the cursor, and the cursor.
@@ -221,6 +229,10 @@ fn count_of(len: usize) -> u32 {
 impl Ledger for MemoryLedger {
     async fn reserve(&self, request: &Request) -> Result<Verdict, Unavailable> {
         Ok(self.state.lock().reserve(request))
+    }
+
+    async fn preview(&self, request: &Request) -> Result<Verdict, Unavailable> {
+        Ok(self.state.lock().decide(request).0)
     }
 
     async fn settle(&self, hold: HoldId) -> Result<(), Unavailable> {

@@ -102,6 +102,12 @@ impl Trace {
         }
     }
 
+    /// Links that were dialled or would have been next, in order.
+    pub fn order(&self) -> impl Iterator<Item = LinkId> {
+        let is_tried = |link: &&LinkTrace| matches!(&*link.verdict, DIALLED | NOT_REACHED);
+        self.links.iter().filter(is_tried).map(|link| link.link_id)
+    }
+
     fn link_mut(&mut self, id: LinkId) -> Option<&mut LinkTrace> {
         self.links.iter_mut().find(|link| link.link_id == id)
     }

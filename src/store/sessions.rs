@@ -59,8 +59,8 @@ pub async fn end(db: &impl ConnectionTrait, id_hash: &str) -> Result<(), DbErr> 
     session::Entity::delete_by_id(id_hash.to_owned()).exec(db).await.map(drop)
 }
 
-/// Ends an account's sessions but the one that is kept.
-pub async fn end_others(
+/// Ends an account's sessions but the one that is kept, and all its tokens.
+pub async fn end_all_but(
     db: &impl ConnectionTrait,
     user: i64,
     kept_hash: &str,
@@ -69,8 +69,9 @@ pub async fn end_others(
         .filter(session::COLUMN.user_id.eq(user))
         .filter(session::COLUMN.id_hash.ne(kept_hash))
         .exec(db)
-        .await
-        .map(drop)
+        .await?;
+    api_token::Entity::delete_many().filter(api_token::COLUMN.user_id.eq(user)).exec(db).await?;
+    Ok(())
 }
 
 pub fn tokens(user: i64) -> Select<api_token::Entity> {
@@ -94,6 +95,14 @@ pub async fn create_token(
         ..Default::default()
     };
     token.insert(db).await
+}
+
+pub async fn find_token(
+    db: &impl ConnectionTrait,
+    user: i64,
+    id: i64,
+) -> Result<Option<api_token::Model>, DbErr> {
+    tokens(user).filter(api_token::COLUMN.id.eq(id)).one(db).await
 }
 
 /// Deletes a token of this account; false if it has none of that id.

@@ -1,6 +1,6 @@
 //! Accounts, with the rule that there is always an active admin.
 
-use capconduit_entity::{Role, UserStatus, api_token, session, user};
+use capconduit_entity::{Role, UserStatus, api_token, campaign, did, session, user};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, ModelTrait,
     PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Select,
@@ -34,6 +34,27 @@ pub async fn find_by_name(
 
 pub async fn exist(db: &impl ConnectionTrait) -> Result<bool, DbErr> {
     Ok(user::Entity::find().count(db).await? > 0)
+}
+
+/// The account if it is an active seller's, and stays one until the transaction ends.
+pub async fn find_seller_locked(
+    txn: &DatabaseTransaction,
+    id: i64,
+) -> Result<Option<user::Model>, DbErr> {
+    user::Entity::find_by_id(id)
+        .filter(user::COLUMN.role.eq(Role::User))
+        .filter(user::COLUMN.status.eq(UserStatus::Active))
+        .lock_shared()
+        .one(txn)
+        .await
+}
+
+/// Whether the account owns DIDs or campaigns.
+pub async fn owns_anything(txn: &DatabaseTransaction, id: i64) -> Result<bool, DbErr> {
+    let dids = did::Entity::find().filter(did::COLUMN.user_id.eq(id)).count(txn).await?;
+    let campaigns =
+        campaign::Entity::find().filter(campaign::COLUMN.user_id.eq(id)).count(txn).await?;
+    Ok(dids + campaigns > 0)
 }
 
 /// The ids of the active admins, locked until the transaction ends.

@@ -11,8 +11,8 @@ use capconduit::routing::{self, Decision, Trace};
 use capconduit::store;
 use capconduit_entity::{
     AttemptResult, CallStatus, CampaignStatus, E164, Role, Status, Strategy, UserStatus, api_token,
-    call_attempt, call_log, campaign, campaign_did, client, did, link, pjsip_aor, pjsip_auth,
-    pjsip_endpoint, session, user,
+    audit_entry, call_attempt, call_log, campaign, campaign_did, client, did, link, pjsip_aor,
+    pjsip_auth, pjsip_endpoint, session, user,
 };
 use sea_orm::{ActiveModelTrait, DatabaseConnection, EntityTrait, IntoActiveModel, SqlErr};
 
@@ -80,6 +80,23 @@ async fn insert_configuration(db: &DatabaseConnection) {
             user_id: 1,
             name: "script".to_owned(),
             token_hash: "1".repeat(64),
+            created_at: now,
+        }
+    );
+    round_trip!(
+        audit_entry,
+        audit_entry::Model {
+            id: 1,
+            user_id: Some(1),
+            username: Some("seller".to_owned()),
+            role: Some(Role::User),
+            address: Some("2001:db8::1".to_owned()),
+            method: "POST".to_owned(),
+            path: "/api/seller/dids".to_owned(),
+            resource: "did".to_owned(),
+            resource_id: "1".to_owned(),
+            before: None,
+            after: Some(serde_json::json!({"number": "+442071838750"})),
             created_at: now,
         }
     );

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::pjsip::{self, Draft, NewPjsip, Pjsip, PjsipChange};
 use crate::api::access::Operator;
+use crate::api::audit::{Audited, Change as Changed, shown};
 use crate::api::auth::Gone;
 use crate::api::input::query::{PageNumber, PerPage};
 use crate::api::input::{
@@ -19,12 +20,13 @@ use crate::api::input::{
 };
 use crate::api::page::{Page, Paging};
 use crate::api::problem::{
-    Change, Create, FieldErrors, List, Problem, Read, Refusal, Remove, broken, in_use, not_found,
+    Change, Create, FieldErrors, List, Problem, Read, Refusal, Remove, broken,
+    conflict as conflicting, not_found,
 };
 use crate::api::stamp::Stamp;
 use crate::api::{AdminTag, conflict};
+use crate::clock;
 use crate::store::clients::{self, Realtime};
-use crate::{clock, db};
 
 pub struct ClientsApi;
 
@@ -135,15 +137,16 @@ impl ClientsApi {
         Body(new): Body<NewClient>,
     ) -> Result<ClientCreated, Refusal<Create>> {
         let probe = new.pjsip.aor.asks_for_probing();
-        let txn = db::begin_write(&caller.backend.db).await?;
+        let write = caller.begin_write().await?;
         let (row, realtime) = new.into_rows();
-        let row = clients::insert(&txn, row, &realtime).await?;
-        txn.commit().await?;
+        let row = clients::insert(&write.txn, row, &realtime).await?;
+        let whole = Whole { client: row, realtime };
+        write.commit(Changed::created(&whole)).await?;
         if probe {
             caller.backend.switch.probing_changed();
         }
         caller.backend.refresh_routing().await?;
-        Ok(ClientCreated::Created(Json(Client::new(row, realtime))))
+        Ok(ClientCreated::Created(Json(whole.into())))
     }
 
     /// Read a client
@@ -166,19 +169,23 @@ impl ClientsApi {
         id: Path<i64>,
         Body(change): Body<ClientChange>,
     ) -> Result<Json<Client>, Refusal<Change>> {
-        let txn = db::begin_write(&caller.backend.db).await?;
-        let row = clients::find_locked(&txn, id.0).await?;
+        let write = caller.begin_write().await?;
+        let row = clients::find_locked(&write.txn, id.0).await?;
         let row = row.ok_or_else(|| not_found("client", id.0))?;
-        let before = clients::realtime_of(&txn, &row).await?.ok_or_else(broken)?;
-        let mut realtime = before.clone();
-        let row = change.apply(row, &mut realtime)?;
-        let row = clients::update(&txn, row, &before, &realtime).await?;
-        txn.commit().await?;
-        if before.aor.qualify_frequency != realtime.aor.qualify_frequency {
+        let realtime = clients::realtime_of(&write.txn, &row).await?.ok_or_else(broken)?;
+        let before = Whole { client: row, realtime };
+        let mut realtime = before.realtime.clone();
+        let row = change.apply(before.client.clone(), &mut realtime)?;
+        let row = clients::update(&write.txn, row, &before.realtime, &realtime).await?;
+        let after = Whole { client: row, realtime };
+        let new_password = before.password() != after.password();
+        let changed = Changed::updated(&before, &after).with_new_password(new_password);
+        write.commit(changed).await?;
+        if before.realtime.aor.qualify_frequency != after.realtime.aor.qualify_frequency {
             caller.backend.switch.probing_changed();
         }
         caller.backend.refresh_routing().await?;
-        Ok(Json(Client::new(row, realtime)))
+        Ok(Json(after.into()))
     }
 
     /// Delete a client
@@ -186,12 +193,15 @@ impl ClientsApi {
     /// Not one that is linked to a campaign.
     #[oai(path = "/:id", method = "delete", operation_id = "deleteClient")]
     async fn delete(&self, caller: Operator, id: Path<i64>) -> Result<Gone, Refusal<Remove>> {
-        let txn = db::begin_write(&caller.backend.db).await?;
-        let row = clients::find_locked(&txn, id.0).await?;
+        let write = caller.begin_write().await?;
+        let row = clients::find_locked(&write.txn, id.0).await?;
         let row = row.ok_or_else(|| not_found("client", id.0))?;
-        let linked = in_use("This client is linked to a campaign: remove the link first.");
-        clients::delete(&txn, row).await.map_err(conflict::about(linked))?;
-        txn.commit().await?;
+        let realtime = clients::realtime_of(&write.txn, &row).await?.ok_or_else(broken)?;
+        let changed = Changed::deleted(&Whole { client: row.clone(), realtime });
+        let linked =
+            conflicting("id", "this client is linked to a campaign: remove the link first");
+        clients::delete(&write.txn, row).await.map_err(conflict::about(linked))?;
+        write.commit(changed).await?;
         caller.backend.refresh_routing().await?;
         Ok(Gone::Gone)
     }
@@ -236,6 +246,37 @@ impl ClientChange {
         patch_clearable(self.max_concurrency, &mut row.max_concurrency);
         row.updated_at = Set(clock::now());
         Ok(row)
+    }
+}
+
+/// A client with the rows of its endpoint.
+#[derive(Clone)]
+struct Whole {
+    client: client::Model,
+    realtime: Realtime,
+}
+
+impl Whole {
+    fn password(&self) -> Option<&str> {
+        self.realtime.auth.as_ref().map(|auth| auth.password.as_str())
+    }
+}
+
+impl Audited for Whole {
+    const RESOURCE: &'static str = "client";
+
+    fn key(&self) -> String {
+        self.client.id.to_string()
+    }
+
+    fn facts(&self) -> Option<Value> {
+        shown(&Client::from(self.clone()))
+    }
+}
+
+impl From<Whole> for Client {
+    fn from(whole: Whole) -> Self {
+        Self::new(whole.client, whole.realtime)
     }
 }
 

@@ -25,6 +25,15 @@ pub enum AuthType {
     UserPass,
 }
 
+impl AuthType {
+    /// As Asterisk reads it.
+    const fn text(self) -> &'static str {
+        match self {
+            Self::UserPass => "userpass",
+        }
+    }
+}
+
 #[derive(Object)]
 #[oai(deny_unknown_fields)]
 pub struct NewPjsip {
@@ -100,6 +109,7 @@ impl NewAor {
 pub struct NewAuth {
     #[oai(validator(max_length = 100))]
     id: PjsipId,
+    /// `userpass` if left away.
     auth_type: Option<AuthType>,
     #[oai(validator(max_length = 100), nullable)]
     username: Option<PjsipText>,
@@ -197,10 +207,9 @@ impl From<NewAor> for pjsip_aor::Model {
 
 impl From<NewAuth> for pjsip_auth::Model {
     fn from(new: NewAuth) -> Self {
-        let AuthType::UserPass = new.auth_type.unwrap_or(AuthType::UserPass);
         Self {
             id: new.id.into(),
-            auth_type: "userpass".to_owned(),
+            auth_type: new.auth_type.unwrap_or(AuthType::UserPass).text().to_owned(),
             username: or_empty(new.username),
             password: or_empty(new.password),
             realm: or_empty(new.realm),

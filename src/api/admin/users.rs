@@ -7,8 +7,10 @@ use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use sea_orm::{ActiveModelTrait, IntoActiveModel, Set};
+use serde_json::Value;
 
 use crate::api::access::Operator;
+use crate::api::audit::{Audited, Change as Changed, shown};
 use crate::api::auth::{Gone, Message};
 use crate::api::input::query::{PageNumber, PerPage};
 use crate::api::input::{
@@ -16,12 +18,13 @@ use crate::api::input::{
 };
 use crate::api::page::{Page, Paging};
 use crate::api::problem::{
-    Change, Create, FieldErrors, List, Problem, Read, Refusal, Remove, forbidden, in_use, not_found,
+    Change, Create, FieldErrors, List, Problem, Read, Refusal, Remove, conflict as conflicting,
+    forbidden, not_found,
 };
 use crate::api::stamp::Stamp;
 use crate::api::{AdminTag, conflict, password};
+use crate::clock;
 use crate::store::users;
-use crate::{clock, db};
 
 pub struct UsersApi;
 
@@ -129,9 +132,9 @@ impl UsersApi {
     ) -> Result<UserCreated, Refusal<Create>> {
         may_handle(&caller, new.role.0)?;
         let hash = password::hash(new.password.clone().into()).await?;
-        let txn = db::begin_write(&caller.backend.db).await?;
-        let row = new.into_row(hash).insert(&txn).await?;
-        txn.commit().await?;
+        let write = caller.begin_write().await?;
+        let row = new.into_row(hash).insert(&write.txn).await?;
+        write.commit(Changed::created(&row)).await?;
         caller.backend.refresh_routing().await?;
         Ok(UserCreated::Created(Json(row.into())))
     }
@@ -150,7 +153,8 @@ impl UsersApi {
     /// Change an account
     ///
     /// A new password, a new role, or a status other than active ends its
-    /// sessions and tokens. The last active admin stays one.
+    /// sessions and tokens. The last active admin stays one, and a seller who
+    /// owns DIDs or campaigns stays a seller.
     #[oai(path = "/:id", method = "put", operation_id = "updateUser")]
     async fn update(
         &self,
@@ -162,20 +166,25 @@ impl UsersApi {
             Some(password) => Some(password::hash(password.clone().into()).await?),
             None => None,
         };
-        let txn = db::begin_write(&caller.backend.db).await?;
-        let admins = users::lock_active_admins(&txn).await?;
-        let row = users::find_locked(&txn, id.0).await?;
+        let write = caller.begin_write().await?;
+        let admins = users::lock_active_admins(&write.txn).await?;
+        let row = users::find_locked(&write.txn, id.0).await?;
         let row = row.ok_or_else(|| not_found("user", id.0))?;
         may_handle(&caller, row.role)?;
         may_handle(&caller, change.role.map_or(row.role, |role| role.0))?;
         if change.unseats(&row) && admins == [row.id] {
             return Err(last_admin().into());
         }
-        if change.signs_out(&row) {
-            users::sign_out_everywhere(&txn, row.id).await?;
+        if change.leaves_selling(&row) && users::owns_anything(&write.txn, row.id).await? {
+            return Err(conflicting("role", STILL_OWNS).into());
         }
-        let row = change.apply(row, hash).update(&txn).await?;
-        txn.commit().await?;
+        if change.signs_out(&row) {
+            users::sign_out_everywhere(&write.txn, row.id).await?;
+        }
+        let (before, new_password) = (row.clone(), hash.is_some());
+        let row = change.apply(row, hash).update(&write.txn).await?;
+        let changed = Changed::updated(&before, &row).with_new_password(new_password);
+        write.commit(changed).await?;
         caller.backend.refresh_routing().await?;
         Ok(Json(row.into()))
     }
@@ -185,9 +194,9 @@ impl UsersApi {
     /// Not one's own, not the last active admin, and not one that owns DIDs or campaigns.
     #[oai(path = "/:id", method = "delete", operation_id = "deleteUser")]
     async fn delete(&self, caller: Operator, id: Path<i64>) -> Result<Gone, Refusal<Remove>> {
-        let txn = db::begin_write(&caller.backend.db).await?;
-        let admins = users::lock_active_admins(&txn).await?;
-        let row = users::find_locked(&txn, id.0).await?;
+        let write = caller.begin_write().await?;
+        let admins = users::lock_active_admins(&write.txn).await?;
+        let row = users::find_locked(&write.txn, id.0).await?;
         let row = row.ok_or_else(|| not_found("user", id.0))?;
         may_handle(&caller, row.role)?;
         if row.id == caller.user.id {
@@ -196,9 +205,10 @@ impl UsersApi {
         if admins == [row.id] {
             return Err(last_admin().into());
         }
-        let owner = in_use("This user still owns DIDs or campaigns: delete those first.");
-        users::delete(&txn, row).await.map_err(conflict::about(owner))?;
-        txn.commit().await?;
+        let owner = conflicting("id", STILL_OWNS);
+        let changed = Changed::deleted(&row);
+        users::delete(&write.txn, row).await.map_err(conflict::about(owner))?;
+        write.commit(changed).await?;
         Ok(Gone::Gone)
     }
 
@@ -213,19 +223,22 @@ impl UsersApi {
         Body(reset): Body<PasswordReset>,
     ) -> Result<Json<Message>, Refusal<Change>> {
         let hash = password::hash(reset.password.into()).await?;
-        let txn = db::begin_write(&caller.backend.db).await?;
-        let row = users::find_locked(&txn, id.0).await?;
+        let write = caller.begin_write().await?;
+        let row = users::find_locked(&write.txn, id.0).await?;
         let row = row.ok_or_else(|| not_found("user", id.0))?;
         may_handle(&caller, row.role)?;
-        users::sign_out_everywhere(&txn, row.id).await?;
+        users::sign_out_everywhere(&write.txn, row.id).await?;
+        let changed = Changed::to(user::Model::RESOURCE, row.id).with_new_password(true);
         let mut row = row.into_active_model();
         row.password_hash = Set(hash);
         row.updated_at = Set(clock::now());
-        row.update(&txn).await?;
-        txn.commit().await?;
+        row.update(&write.txn).await?;
+        write.commit(changed).await?;
         Ok(Json(Message { message: "The password is changed.".to_owned() }))
     }
 }
+
+const STILL_OWNS: &str = "this user still owns DIDs or campaigns: delete those first";
 
 /// Only an admin handles accounts that aren't sellers'.
 fn may_handle(caller: &Operator, role: Role) -> Result<(), Problem> {
@@ -265,6 +278,11 @@ impl UserChange {
         role != Role::Admin || status != UserStatus::Active
     }
 
+    /// Whether a seller would stop being one.
+    fn leaves_selling(&self, row: &user::Model) -> bool {
+        row.role == Role::User && self.role.is_some_and(|role| role.0 != Role::User)
+    }
+
     fn signs_out(&self, row: &user::Model) -> bool {
         let status = self.status.map_or(row.status, |status| status.0);
         self.password.is_some()
@@ -282,6 +300,18 @@ impl UserChange {
         patch_clearable(self.company_name, &mut row.company_name);
         row.updated_at = Set(clock::now());
         row
+    }
+}
+
+impl Audited for user::Model {
+    const RESOURCE: &'static str = "user";
+
+    fn key(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn facts(&self) -> Option<Value> {
+        shown(&User::from(self.clone()))
     }
 }
 

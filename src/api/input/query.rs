@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use chrono::NaiveDate;
+use chrono::{NaiveDate, NaiveTime};
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef, Registry};
 use poem_openapi::types::{ParseFromParameter, ParseResult, Type};
 
 use super::word::{Vocabulary, Word};
 use crate::api::problem::FieldErrors;
+use crate::clock::Timestamp;
 
 /// A parameter that may have been given, and may have been right.
 pub struct Asked<T>(Option<Result<T, String>>);
@@ -94,6 +95,31 @@ fn inline(schema: MetaSchema) -> MetaSchemaRef {
 /// The number of a page, 1 for the first.
 pub struct PageNumber(pub u64);
 
+/// What a path begins with.
+pub struct PathPrefix(pub String);
+
+/// A stretch of days in UTC.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Days {
+    /// When the first day starts.
+    pub from: Option<Timestamp>,
+    /// When the day after the last starts.
+    pub until: Option<Timestamp>,
+}
+
+impl Days {
+    /// The days from `start_date` to `end_date`, both included.
+    pub fn asked(start: Asked<NaiveDate>, end: Asked<NaiveDate>, errors: &mut FieldErrors) -> Self {
+        let start = start.or_complain("start_date", errors);
+        let end = end.or_complain("end_date", errors);
+        if start.zip(end).is_some_and(|(start, end)| end < start) {
+            errors.add("end_date", "must not be before start_date");
+        }
+        let start_of = |day: NaiveDate| day.and_time(NaiveTime::MIN).and_utc();
+        Self { from: start.map(start_of), until: end.and_then(|day| day.succ_opt()).map(start_of) }
+    }
+}
+
 /// How many entries a page has.
 pub struct PerPage(pub u64);
 
@@ -130,6 +156,19 @@ impl Parameter for IdFilter {
     fn parse(text: &str) -> Result<Self, String> {
         let id = whole(text, 1, i64::MAX.unsigned_abs())?;
         i64::try_from(id).map(Self).map_err(|err| err.to_string())
+    }
+}
+
+impl Parameter for PathPrefix {
+    fn schema() -> MetaSchemaRef {
+        inline(MetaSchema { max_length: Some(200), ..MetaSchema::new("string") })
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.chars().count() > 200 || text.chars().any(char::is_control) {
+            return Err("must have at most 200 characters, none of control".to_owned());
+        }
+        Ok(Self(text.to_owned()))
     }
 }
 

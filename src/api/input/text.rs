@@ -9,9 +9,12 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Deref;
 
 use capconduit_entity::E164;
+use chrono::SubsecRound;
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
 use poem_openapi::types::{ParseError, ParseFromJSON, ParseResult, ToJSON, Type};
 use serde_json::Value;
+
+use crate::clock::Timestamp;
 
 macro_rules! texts {
     ($($(#[$meta:meta])* $name:ident = $format:literal, $pattern:expr, $check:expr;)+) => {
@@ -136,6 +139,8 @@ texts! {
     SipUri = "sip-uri", Some(r"^[sS][iI][pP][sS]?:[^;\s]+$"), sip_uri;
     /// Codecs, separated by commas, or `all`.
     Codecs = "codecs", Some(CODECS_PATTERN), codecs;
+    /// An instant in RFC 3339.
+    Moment = "date-time", None, moment;
     /// The IANA name of a time zone.
     ZoneName = "time-zone", None, zone;
 }
@@ -268,6 +273,21 @@ fn codecs(text: &str) -> Result<(), String> {
         "must be codecs separated by commas, or all; not known: {}",
         unknown.iter().map(|codec| format!("{codec:?}")).collect::<Vec<_>>().join(", ")
     ))
+}
+
+fn moment(text: &str) -> Result<(), String> {
+    match chrono::DateTime::parse_from_rfc3339(text) {
+        Ok(_) => Ok(()),
+        Err(_) => Err("must be an instant in RFC 3339, such as 2026-11-22T12:00:00Z".to_owned()),
+    }
+}
+
+impl Moment {
+    /// The instant, in whole milliseconds; none only if it was never judged.
+    pub fn instant(&self) -> Option<Timestamp> {
+        let instant = chrono::DateTime::parse_from_rfc3339(&self.0).ok()?;
+        Some(instant.to_utc().trunc_subsecs(3))
+    }
 }
 
 fn zone(text: &str) -> Result<(), String> {

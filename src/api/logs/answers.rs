@@ -68,11 +68,11 @@ struct NamedDid {
 #[derive(Debug, Object)]
 #[oai(rename_all = "camelCase")]
 pub struct NamedClient {
-    id: i64,
+    pub id: i64,
     #[oai(nullable)]
-    name: Option<String>,
+    pub name: Option<String>,
     #[oai(nullable)]
-    client_identifier: Option<String>,
+    pub client_identifier: Option<String>,
 }
 
 /// A call with the clients that were tried, and the decision behind it.

@@ -9,10 +9,13 @@ use poem_openapi::{ApiResponse, Object, OpenApi};
 use sea_orm::{
     ActiveModelTrait, ActiveValue, DatabaseTransaction, IntoActiveModel, ModelTrait, Set,
 };
+use serde_json::{Value, json};
 
 use super::dids::Did;
 use super::links::{Link, describe_links};
+use super::still_sells;
 use crate::api::access::Seller;
+use crate::api::audit::{Audited, Change as Changed, shown};
 use crate::api::auth::Gone;
 use crate::api::input::query::{PageNumber, PerPage};
 use crate::api::input::{
@@ -24,8 +27,8 @@ use crate::api::problem::{
 };
 use crate::api::stamp::Stamp;
 use crate::api::{Backend, SellerTag};
+use crate::clock;
 use crate::store::{campaigns, clients, dids, links};
-use crate::{clock, db};
 
 pub struct CampaignsApi;
 
@@ -147,9 +150,10 @@ impl CampaignsApi {
         caller: Seller,
         Body(new): Body<NewCampaign>,
     ) -> Result<CampaignCreated, Refusal<Create>> {
-        let txn = db::begin_write(&caller.backend.db).await?;
-        let row = new.into_row(caller.user.id).insert(&txn).await?;
-        txn.commit().await?;
+        let write = caller.begin_write().await?;
+        still_sells(&write.txn, &caller).await?;
+        let row = new.into_row(caller.user.id).insert(&write.txn).await?;
+        write.commit(Changed::created(&row)).await?;
         caller.backend.refresh_routing().await?;
         Ok(CampaignCreated::Created(Json(detail(&caller.backend, row).await?)))
     }
@@ -194,14 +198,15 @@ impl CampaignsApi {
         id: Path<i64>,
         Body(change): Body<CampaignChange>,
     ) -> Result<Json<CampaignDetail>, Refusal<Change>> {
-        let txn = db::begin_write(&caller.backend.db).await?;
-        let row = mine(&txn, &caller, id.0).await?;
-        let row = change.apply(row).update(&txn).await?;
-        campaigns::claim_dids(&txn, row.id, row.status).await.map_err(|err| {
+        let write = caller.begin_write().await?;
+        let row = mine(&write.txn, &caller, id.0).await?;
+        let before = row.clone();
+        let row = change.apply(row).update(&write.txn).await?;
+        campaigns::claim_dids(&write.txn, row.id, row.status).await.map_err(|err| {
             let taken = conflict("status", "one of its DIDs is in another active campaign");
             if err.sql_err().is_some() { taken } else { err.into() }
         })?;
-        txn.commit().await?;
+        write.commit(Changed::updated(&before, &row)).await?;
         caller.backend.refresh_routing().await?;
         Ok(Json(detail(&caller.backend, row).await?))
     }
@@ -211,9 +216,11 @@ impl CampaignsApi {
     /// With its links. Live calls go on, and records of its calls stay.
     #[oai(path = "/:id", method = "delete", operation_id = "deleteCampaign")]
     async fn delete(&self, caller: Seller, id: Path<i64>) -> Result<Gone, Refusal<Remove>> {
-        let txn = db::begin_write(&caller.backend.db).await?;
-        mine(&txn, &caller, id.0).await?.delete(&txn).await?;
-        txn.commit().await?;
+        let write = caller.begin_write().await?;
+        let row = mine(&write.txn, &caller, id.0).await?;
+        let changed = Changed::deleted(&row);
+        row.delete(&write.txn).await?;
+        write.commit(changed).await?;
         caller.backend.refresh_routing().await?;
         Ok(Gone::Gone)
     }
@@ -229,14 +236,19 @@ impl CampaignsApi {
         Body(set): Body<DidSet>,
     ) -> Result<Json<CampaignDetail>, Refusal<Change>> {
         let wanted: BTreeSet<i64> = set.did_ids.into_iter().collect();
-        let txn = db::begin_write(&caller.backend.db).await?;
-        let row = mine(&txn, &caller, id.0).await?;
-        let owned = dids::find_many(&txn, caller.user.id, wanted.iter().copied().collect()).await?;
+        let write = caller.begin_write().await?;
+        let row = mine(&write.txn, &caller, id.0).await?;
+        let owned =
+            dids::find_many(&write.txn, caller.user.id, wanted.iter().copied().collect()).await?;
         if let Some(foreign) = wanted.iter().find(|id| !owned.contains_key(id)) {
             return Err(not_found("DID", foreign).into());
         }
-        campaigns::replace_dids(&txn, &row, wanted).await?;
-        txn.commit().await?;
+        let before: Vec<_> =
+            dids::of_campaign(&write.txn, row.id).await?.into_iter().map(|did| did.id).collect();
+        let changed = Changed::to(campaign::Model::RESOURCE, row.id)
+            .replaced(json!({"didIds": before}), json!({"didIds": wanted}));
+        campaigns::replace_dids(&write.txn, &row, wanted).await?;
+        write.commit(changed).await?;
         caller.backend.refresh_routing().await?;
         Ok(Json(detail(&caller.backend, row).await?))
     }
@@ -289,6 +301,18 @@ impl CampaignChange {
         patch_clearable(self.description, &mut row.description);
         row.updated_at = Set(clock::now());
         row
+    }
+}
+
+impl Audited for campaign::Model {
+    const RESOURCE: &'static str = "campaign";
+
+    fn key(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn facts(&self) -> Option<Value> {
+        shown(&Campaign::from(self.clone()))
     }
 }
 

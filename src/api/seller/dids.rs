@@ -5,9 +5,12 @@ use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use sea_orm::{ActiveModelTrait, IntoActiveModel, ModelTrait, Set};
+use serde_json::Value;
 
+use super::still_sells;
 use crate::api::SellerTag;
 use crate::api::access::Seller;
+use crate::api::audit::{Audited, Change as Changed, shown};
 use crate::api::auth::Gone;
 use crate::api::input::query::{PageNumber, PerPage};
 use crate::api::input::{
@@ -18,8 +21,8 @@ use crate::api::problem::{
     Change, Create, FieldErrors, List, Problem, Read, Refusal, Remove, bad_field, not_found,
 };
 use crate::api::stamp::Stamp;
+use crate::clock;
 use crate::store::dids;
-use crate::{clock, db};
 
 pub struct DidsApi;
 
@@ -100,9 +103,10 @@ impl DidsApi {
         Body(new): Body<NewDid>,
     ) -> Result<DidCreated, Refusal<Create>> {
         let row = new.into_row(caller.user.id)?;
-        let txn = db::begin_write(&caller.backend.db).await?;
-        let row = row.insert(&txn).await?;
-        txn.commit().await?;
+        let write = caller.begin_write().await?;
+        still_sells(&write.txn, &caller).await?;
+        let row = row.insert(&write.txn).await?;
+        write.commit(Changed::created(&row)).await?;
         caller.backend.refresh_routing().await?;
         Ok(DidCreated::Created(Json(row.into())))
     }
@@ -125,11 +129,12 @@ impl DidsApi {
         id: Path<i64>,
         Body(change): Body<DidChange>,
     ) -> Result<Json<Did>, Refusal<Change>> {
-        let txn = db::begin_write(&caller.backend.db).await?;
-        let row = dids::find(&txn, caller.user.id, id.0).await?;
+        let write = caller.begin_write().await?;
+        let row = dids::find(&write.txn, caller.user.id, id.0).await?;
         let row = row.ok_or_else(|| not_found("DID", id.0))?;
-        let row = change.apply(row).update(&txn).await?;
-        txn.commit().await?;
+        let before = row.clone();
+        let row = change.apply(row).update(&write.txn).await?;
+        write.commit(Changed::updated(&before, &row)).await?;
         caller.backend.refresh_routing().await?;
         Ok(Json(row.into()))
     }
@@ -139,11 +144,12 @@ impl DidsApi {
     /// Live calls go on, and records of its calls stay.
     #[oai(path = "/:id", method = "delete", operation_id = "deleteDid")]
     async fn delete(&self, caller: Seller, id: Path<i64>) -> Result<Gone, Refusal<Remove>> {
-        let txn = db::begin_write(&caller.backend.db).await?;
-        let row = dids::find(&txn, caller.user.id, id.0).await?;
+        let write = caller.begin_write().await?;
+        let row = dids::find(&write.txn, caller.user.id, id.0).await?;
         let row = row.ok_or_else(|| not_found("DID", id.0))?;
-        row.delete(&txn).await?;
-        txn.commit().await?;
+        let changed = Changed::deleted(&row);
+        row.delete(&write.txn).await?;
+        write.commit(changed).await?;
         caller.backend.refresh_routing().await?;
         Ok(Gone::Gone)
     }
@@ -173,6 +179,18 @@ impl DidChange {
         patch(self.status, &mut row.status);
         row.updated_at = Set(clock::now());
         row
+    }
+}
+
+impl Audited for did::Model {
+    const RESOURCE: &'static str = "did";
+
+    fn key(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn facts(&self) -> Option<Value> {
+        shown(&Did::from(self.clone()))
     }
 }
 

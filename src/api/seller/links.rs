@@ -6,9 +6,11 @@ use poem_openapi::param::Path;
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use sea_orm::{ActiveModelTrait, IntoActiveModel, Set};
+use serde_json::{Value, json};
 
 use super::campaigns::mine;
 use crate::api::access::Seller;
+use crate::api::audit::{Audited, Change as Changed};
 use crate::api::auth::Gone;
 use crate::api::input::{Body, Clearable, Given, Request, Word, ZoneName, patch, patch_clearable};
 use crate::api::problem::{
@@ -17,10 +19,10 @@ use crate::api::problem::{
 use crate::api::stamp::Stamp;
 use crate::api::{Backend, SellerTag, conflict};
 use crate::capacity::{Scope, Window, WindowKind, Windows};
+use crate::clock;
 use crate::clock::Timestamp;
 use crate::ids::LinkId;
 use crate::store::{clients, links};
-use crate::{clock, db};
 
 pub struct LinksApi;
 
@@ -161,14 +163,15 @@ impl LinksApi {
         id: Path<i64>,
         Body(new): Body<NewLink>,
     ) -> Result<LinkCreated, Refusal<Create>> {
-        let txn = db::begin_write(&caller.backend.db).await?;
-        let campaign = mine(&txn, &caller, id.0).await?;
-        if !clients::is_offered(&txn, new.client_id).await? {
+        let write = caller.begin_write().await?;
+        let campaign = mine(&write.txn, &caller, id.0).await?;
+        if !clients::is_offered(&write.txn, new.client_id).await? {
             return Err(not_found("client", new.client_id).into());
         }
         let gone = conflicting("clientId", "this client was deleted just now");
-        let row = new.into_row(campaign.id).insert(&txn).await.map_err(conflict::about(gone))?;
-        txn.commit().await?;
+        let row =
+            new.into_row(campaign.id).insert(&write.txn).await.map_err(conflict::about(gone))?;
+        write.commit(Changed::created(&row)).await?;
         caller.backend.refresh_routing().await?;
         Ok(LinkCreated::Created(Json(describe(&caller.backend, row).await?)))
     }
@@ -184,12 +187,13 @@ impl LinksApi {
         #[oai(name = "settingId")] setting_id: Path<i64>,
         Body(change): Body<LinkChange>,
     ) -> Result<Json<Link>, Refusal<Change>> {
-        let txn = db::begin_write(&caller.backend.db).await?;
-        let campaign = mine(&txn, &caller, id.0).await?;
-        let row = links::find_locked(&txn, campaign.id, setting_id.0).await?;
+        let write = caller.begin_write().await?;
+        let campaign = mine(&write.txn, &caller, id.0).await?;
+        let row = links::find_locked(&write.txn, campaign.id, setting_id.0).await?;
         let row = row.ok_or_else(|| not_found("link", setting_id.0))?;
-        let row = change.apply(row).update(&txn).await?;
-        txn.commit().await?;
+        let before = row.clone();
+        let row = change.apply(row).update(&write.txn).await?;
+        write.commit(Changed::updated(&before, &row)).await?;
         caller.backend.refresh_routing().await?;
         Ok(Json(describe(&caller.backend, row).await?))
     }
@@ -204,12 +208,12 @@ impl LinksApi {
         id: Path<i64>,
         #[oai(name = "settingId")] setting_id: Path<i64>,
     ) -> Result<Gone, Refusal<Remove>> {
-        let txn = db::begin_write(&caller.backend.db).await?;
-        let campaign = mine(&txn, &caller, id.0).await?;
-        let row = links::find_locked(&txn, campaign.id, setting_id.0).await?;
+        let write = caller.begin_write().await?;
+        let campaign = mine(&write.txn, &caller, id.0).await?;
+        let row = links::find_locked(&write.txn, campaign.id, setting_id.0).await?;
         let row = row.ok_or_else(|| not_found("link", setting_id.0))?;
-        links::delete(&txn, row.id).await?;
-        txn.commit().await?;
+        links::delete(&write.txn, row.id).await?;
+        write.commit(Changed::deleted(&row)).await?;
         caller.backend.refresh_routing().await?;
         Ok(Gone::Gone)
     }
@@ -317,6 +321,32 @@ impl LinkChange {
         patch(self.time_zone, &mut row.time_zone);
         row.updated_at = Set(clock::now());
         row
+    }
+}
+
+impl Audited for link::Model {
+    const RESOURCE: &'static str = "link";
+
+    fn key(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn facts(&self) -> Option<Value> {
+        Some(json!({
+            "id": self.id,
+            "campaignId": self.campaign_id,
+            "clientId": self.client_id,
+            "status": self.status,
+            "maxConcurrency": self.max_concurrency,
+            "forwardingPriority": self.forwarding_priority,
+            "weight": self.weight,
+            "totalCallsAllowed": self.total_calls_allowed,
+            "hourlyCap": self.hourly_cap,
+            "dailyCap": self.daily_cap,
+            "weeklyCap": self.weekly_cap,
+            "monthlyCap": self.monthly_cap,
+            "timeZone": self.time_zone,
+        }))
     }
 }
 

@@ -2,7 +2,7 @@ use capconduit::api::create_first_admin;
 use capconduit::clock;
 use serde_json::json;
 
-use crate::support::api::{PASSWORD, TestApi, id};
+use crate::support::api::{Answer, PASSWORD, TestApi, id};
 
 #[tokio::test]
 async fn a_session_lasts_from_sign_in_to_sign_out() {
@@ -83,7 +83,7 @@ async fn a_write_that_a_foreign_page_started_is_refused() {
 }
 
 #[tokio::test]
-async fn a_new_password_ends_the_other_sessions() {
+async fn a_new_password_ends_the_other_sessions_and_all_tokens() {
     let api = TestApi::start().await;
     let here = api.seller("joe").await;
     let there = api.sign_in("joe", PASSWORD).await;
@@ -91,7 +91,10 @@ async fn a_new_password_ends_the_other_sessions() {
     let refused = here.put("/api/auth/password", wrong).await;
     assert_eq!(refused.refused_fields(400), ["currentPassword"]);
     let right = json!({"currentPassword": PASSWORD, "newPassword": "another password"});
+    let token = here.post("/api/auth/tokens", json!({"name": "script"})).await.expect(201);
+    let bearer = format!("Bearer {}", token["token"].as_str().unwrap());
     here.put("/api/auth/password", right).await.expect(200);
+    api.nobody().with("authorization", bearer).get("/api/auth/status").await.expect(401);
     here.get("/api/auth/status").await.expect(200);
     there.get("/api/auth/status").await.expect(401);
     api.sign_in("joe", "another password").await;
@@ -123,4 +126,56 @@ async fn the_first_admin_is_created_once() {
     assert_eq!(password.len(), 20);
     api.sign_in("admin", &password).await.get("/api/admin/users").await.expect(200);
     assert_eq!(create_first_admin(db, clock::now()).await.unwrap(), None);
+}
+
+async fn guess(api: &TestApi, name: &str) -> Answer {
+    let guess = json!({"username": name, "password": "not the password"});
+    api.nobody().post("/api/auth/login", guess).await
+}
+
+#[tokio::test]
+async fn an_account_that_was_guessed_at_too_often_waits_there_or_not() {
+    let api = TestApi::start().await;
+    let seller = api.seller("joe").await;
+    api.seller("ann").await;
+    for name in ["joe", "nobody-at-all"] {
+        for _ in 0..10 {
+            guess(&api, name).await.expect(401);
+        }
+        let refused = guess(&api, name).await;
+        refused.expect(429);
+        assert!((890..=900).contains(&refused.retry_after.unwrap()), "{refused:?}");
+    }
+    // The right password isn't looked at either, nor is it elsewhere.
+    let right = json!({"username": "joe", "password": PASSWORD});
+    api.nobody().post("/api/auth/login", right).await.expect(429);
+    let change = json!({"currentPassword": PASSWORD, "newPassword": "another password"});
+    seller.put("/api/auth/password", change).await.expect(429);
+    seller.get("/api/auth/status").await.expect(200);
+    api.sign_in("ann", PASSWORD).await;
+}
+
+#[tokio::test]
+async fn an_address_that_guesses_at_many_accounts_waits() {
+    let api = TestApi::start().await;
+    api.seller("joe").await;
+    let guesses = (0..50).map(|number| {
+        let api = &api;
+        async move { guess(api, &format!("guess{number}")).await.status }
+    });
+    let statuses = futures_util::future::join_all(guesses).await;
+    assert_eq!(statuses, [401; 50]);
+    guess(&api, "guess50").await.expect(429);
+    let right = json!({"username": "joe", "password": PASSWORD});
+    api.nobody().post("/api/auth/login", right).await.expect(429);
+}
+
+#[tokio::test]
+async fn guesses_sent_at_once_are_all_counted() {
+    let api = TestApi::start().await;
+    let guesses = (0..20).map(|_| async { guess(&api, "joe").await.status });
+    let mut statuses = futures_util::future::join_all(guesses).await;
+    statuses.sort_unstable();
+    assert_eq!(statuses.iter().filter(|status| **status == 401).count(), 10);
+    assert_eq!(statuses.iter().filter(|status| **status == 429).count(), 10);
 }

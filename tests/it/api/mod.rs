@@ -1,5 +1,6 @@
 //! The HTTP API.
 
+mod audit;
 mod auth;
 mod campaigns;
 mod clients;
@@ -9,4 +10,5 @@ mod input;
 mod live;
 mod logs;
 mod roles;
+mod simulate;
 mod users;

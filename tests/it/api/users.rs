@@ -164,10 +164,27 @@ async fn a_user_who_owns_campaigns_or_dids_is_not_deleted() {
     let seller = api.seller("joe").await;
     let path = format!("/api/admin/users/{}", seller.id);
     let campaign = id(&seller.post("/api/seller/campaigns", campaign("Solar")).await);
-    admin.delete(&path).await.expect(409);
+    assert_eq!(admin.delete(&path).await.refused_fields(409), ["id"]);
     seller.delete(&format!("/api/seller/campaigns/{campaign}")).await.expect(204);
     admin.delete(&path).await.expect(204);
     seller.get("/api/auth/status").await.expect(401);
     let login = json!({"username": "joe", "password": PASSWORD});
     api.nobody().post("/api/auth/login", login).await.expect(401);
+}
+
+#[tokio::test]
+async fn a_seller_who_owns_dids_or_campaigns_stays_a_seller() {
+    let api = TestApi::start().await;
+    let admin = api.admin().await;
+    let seller = api.seller("joe").await;
+    let path = format!("/api/admin/users/{}", seller.id);
+    let promotion = json!({"role": "staff"});
+    let did = id(&seller.post("/api/seller/dids", json!({"number": "+442071838750"})).await);
+    assert_eq!(admin.put(&path, promotion.clone()).await.refused_fields(409), ["role"]);
+    seller.delete(&format!("/api/seller/dids/{did}")).await.expect(204);
+    let campaign = id(&seller.post("/api/seller/campaigns", campaign("Solar")).await);
+    assert_eq!(admin.put(&path, promotion.clone()).await.refused_fields(409), ["role"]);
+    admin.put(&path, json!({"role": "user", "fullName": "Joe"})).await.expect(200);
+    seller.delete(&format!("/api/seller/campaigns/{campaign}")).await.expect(204);
+    admin.put(&path, promotion).await.expect(200);
 }

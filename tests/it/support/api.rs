@@ -52,6 +52,7 @@ pub struct Answer {
     pub status: u16,
     pub content_type: String,
     pub cookie: Option<String>,
+    pub retry_after: Option<u64>,
     pub text: String,
 }
 
@@ -189,9 +190,11 @@ impl Person {
             response.headers().get(name).map(|value| value.to_str().unwrap().to_owned())
         };
         let cookie = text_of("set-cookie");
+        let retry_after = text_of("retry-after").map(|seconds| seconds.parse().unwrap());
         Answer {
             status: response.status().as_u16(),
             content_type: text_of("content-type").unwrap_or_default(),
+            retry_after,
             cookie: cookie.map(|cookie| cookie.split(';').next().unwrap().to_owned()),
             text: response.text().await.unwrap(),
         }

@@ -158,6 +158,7 @@ impl Draft<'_> {
             }
         }
         set(&mut row.id, change.id);
+        set(&mut row.auth_type, change.auth_type.map(AuthType::text));
         set_or_clear(&mut row.username, change.username);
         set_or_clear(&mut row.password, change.password);
         set_or_clear(&mut row.realm, change.realm);
@@ -179,7 +180,7 @@ impl AuthChange {
     fn into_new(self) -> Option<pjsip_auth::Model> {
         Some(pjsip_auth::Model {
             id: self.id?.into(),
-            auth_type: "userpass".to_owned(),
+            auth_type: self.auth_type.unwrap_or(AuthType::UserPass).text().to_owned(),
             username: or_empty(self.username.take()),
             password: or_empty(self.password.take()),
             realm: or_empty(self.realm.take()),

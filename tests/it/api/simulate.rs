@@ -1,0 +1,113 @@
+use capconduit::capacity::{HoldId, Request};
+use capconduit::clock;
+use capconduit::ids::LinkId;
+use capconduit::routing::{self, Decision};
+use serde_json::{Value, json};
+
+use crate::support::api::{Person, TestApi, campaign, client, id, link};
+
+const DID: &str = "+442071838750";
+
+/// A campaign of `strategy` with three clients for one call each; the ids of the links.
+async fn campaign_for_three(api: &TestApi, seller: &Person, strategy: &str) -> Vec<i64> {
+    let admin = api.admin().await;
+    let mut new = campaign("Solar");
+    new["routingStrategy"] = json!(strategy);
+    let campaign = id(&seller.post("/api/seller/campaigns", new).await);
+    let did = id(&seller.post("/api/seller/dids", json!({"number": DID})).await);
+    let path = format!("/api/seller/campaigns/{campaign}");
+    seller.put(&format!("{path}/dids"), json!({"didIds": [did]})).await.expect(200);
+    let mut links = Vec::new();
+    for name in ["one", "two", "three"] {
+        let client = id(&admin.post("/api/admin/clients", client(name)).await);
+        let mut new = link(client);
+        new["maxConcurrency"] = json!(1);
+        new["dailyCap"] = json!(2);
+        links.push(id(&seller.post(&format!("{path}/clients"), new).await));
+    }
+    links
+}
+
+/// Holds capacity as the next call would; the link that it got.
+async fn call(api: &TestApi) -> Option<LinkId> {
+    let Decision::Offer(offer) = routing::plan(&api.backend.routing.get(), DID, 7).decision else {
+        return None;
+    };
+    let at = clock::now();
+    let request = Request {
+        hold: HoldId { call: clock::new_call_id(), attempt: 1 },
+        candidates: offer.links.iter().map(|link| link.candidate(at)).collect(),
+        turn: offer.first_turn(),
+    };
+    api.backend.ledger.reserve(&request).await.unwrap().granted
+}
+
+async fn simulate(person: &Person, side: &str) -> Value {
+    person.post(&format!("/api/{side}/routing/simulate"), json!({"did": DID})).await.expect(200)
+}
+
+#[tokio::test]
+async fn a_simulation_says_what_the_next_call_then_does_and_takes_nothing() {
+    let api = TestApi::start().await;
+    let seller = api.seller("joe").await;
+    let links = campaign_for_three(&api, &seller, "round_robin").await;
+    for round in 0..3 {
+        let answers = [simulate(&seller, "seller").await, simulate(&seller, "seller").await];
+        assert_eq!(answers[0], answers[1]);
+        let mut expected = links.clone();
+        expected.rotate_left(round);
+        assert_eq!(answers[0]["order"], json!(expected), "{}", answers[0]);
+        let first = answers[0]["first"]["campaignClientSettingId"].as_i64();
+        assert!(api.backend.ledger.holders().await.unwrap().len() == round);
+        assert_eq!(call(&api).await.map(|link| link.0), first);
+    }
+    let full = simulate(&seller, "seller").await;
+    assert_eq!(full["callStatus"], "REJECTED_CC");
+    assert_eq!(full["reason"], "no_eligible_clients_available");
+    assert_eq!(full["first"], Value::Null);
+    assert_eq!(full["order"], json!([]));
+    let traced = &full["trace"]["links"][0];
+    assert_eq!(traced["verdict"], "concurrency_cap");
+    assert_eq!(traced["refusedBy"]["limit"], 1);
+    assert_eq!(call(&api).await, None);
+}
+
+#[tokio::test]
+async fn a_simulation_of_another_day_counts_in_that_days_windows() {
+    let api = TestApi::start().await;
+    let seller = api.seller("joe").await;
+    campaign_for_three(&api, &seller, "priority").await;
+    while call(&api).await.is_some() {}
+    for hold in api.backend.ledger.holders().await.unwrap() {
+        api.backend.ledger.settle(hold).await.unwrap();
+        api.backend.ledger.release(hold).await.unwrap();
+    }
+    while call(&api).await.is_some() {}
+    for hold in api.backend.ledger.holders().await.unwrap() {
+        api.backend.ledger.settle(hold).await.unwrap();
+        api.backend.ledger.release(hold).await.unwrap();
+    }
+    assert_eq!(simulate(&seller, "seller").await["callStatus"], "REJECTED_TOTAL");
+    let later = json!({"did": DID, "at": "2099-01-01T12:00:00+01:00", "callerNumber": "anonymous"});
+    let free = seller.post("/api/seller/routing/simulate", later).await.expect(200);
+    assert_eq!(free["callStatus"], Value::Null);
+    assert_eq!(free["order"].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn sellers_simulate_calls_to_their_own_dids_and_staff_to_any() {
+    let api = TestApi::start().await;
+    let (joe, eve) = (api.seller("joe").await, api.seller("eve").await);
+    campaign_for_three(&api, &joe, "weighted").await;
+    let staff = api.staff().await;
+    eve.post("/api/seller/routing/simulate", json!({"did": DID})).await.expect(404);
+    eve.post("/api/seller/routing/simulate", json!({"did": "+15550001111"})).await.expect(404);
+    assert_eq!(simulate(&staff, "admin").await["trace"]["strategy"], "weighted");
+    let unknown = json!({"did": "+15550001111"});
+    let unknown = staff.post("/api/admin/routing/simulate", unknown).await.expect(200);
+    assert_eq!(unknown["callStatus"], "REJECTED_DID");
+    assert_eq!(unknown["reason"], "did_not_found");
+    let bad = json!({"did": "020 7183 8750", "at": "yesterday"});
+    let refused = staff.post("/api/admin/routing/simulate", bad).await;
+    assert_eq!(refused.refused_fields(400), ["at", "did"]);
+}
