@@ -5,4 +5,5 @@
 
 mod api;
 mod database;
+mod postgres;
 mod support;

@@ -8,5 +8,6 @@ mod documents;
 mod input;
 mod live;
 mod logs;
+mod races;
 mod roles;
 mod users;

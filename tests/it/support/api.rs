@@ -128,6 +128,12 @@ impl TestApi {
         Person { id: row.id, ..person }
     }
 
+    /// The same person at another place.
+    pub async fn sign_in_again(&self, person: &Person) -> Person {
+        let status = person.get("/api/auth/status").await.expect(200);
+        self.sign_in(status["user"]["username"].as_str().unwrap(), PASSWORD).await
+    }
+
     pub async fn sign_in(&self, name: &str, password: &str) -> Person {
         let nobody = self.nobody();
         let answer =
