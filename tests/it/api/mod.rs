@@ -9,6 +9,7 @@ mod documents;
 mod input;
 mod live;
 mod logs;
+mod races;
 mod roles;
 mod simulate;
 mod users;
