@@ -4,7 +4,7 @@ use capconduit::api::{admin_document, seller_document};
 use capconduit::clock;
 use serde_json::{Value, json};
 
-use crate::support::api::{PASSWORD, Person, TestApi, campaign, client, id, link};
+use crate::support::api::{PASSWORD, Person, TestApi, campaign, client, link};
 
 /// Operations that write nothing although they have a body.
 const QUESTIONS: &[&str] = &["/api/admin/routing/simulate", "/api/seller/routing/simulate"];
