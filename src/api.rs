@@ -15,6 +15,7 @@ pub mod auth;
 mod conflict;
 mod documents;
 pub mod input;
+mod internal;
 pub mod live;
 pub mod logs;
 mod page;
@@ -37,6 +38,7 @@ use sea_orm::{ActiveModelTrait, DatabaseConnection, DbErr, Set};
 use tokio::sync::Mutex;
 
 pub use documents::{admin_document, seller_document};
+pub use internal::InternalToken;
 pub use server::{routes, serve};
 pub use tries::{Tries, TryLimits};
 
@@ -57,6 +59,7 @@ pub struct Backend {
     pub session: SessionSettings,
     /// Failed sign-ins of late.
     pub tries: Tries,
+    pub internal_token: InternalToken,
     refresh: Refresh,
 }
 
@@ -118,6 +121,8 @@ enum AdminTag {
     Clients,
     /// Who changed what.
     Audit,
+    /// For a dialplan that routes without the Stasis application.
+    Internal,
 }
 
 /// Sections of the sellers' document.
@@ -139,7 +144,23 @@ impl Backend {
         session: SessionSettings,
     ) -> Self {
         let tries = Tries::new(session.tries);
-        Self { db, routing, ledger, live, switch, session, tries, refresh: Refresh::default() }
+        Self {
+            db,
+            routing,
+            ledger,
+            live,
+            switch,
+            session,
+            tries,
+            internal_token: InternalToken::default(),
+            refresh: Refresh::default(),
+        }
+    }
+
+    /// Lets the dialplan in that sends this token; an empty one lets nobody in.
+    #[must_use]
+    pub fn with_internal_token(self, token: &str) -> Self {
+        Self { internal_token: InternalToken::new(token), ..self }
     }
 
     /// Puts what the database holds in force, at the latest what was committed before the call.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use sea_orm::DatabaseConnection;
+use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -142,7 +143,8 @@ impl App {
                 per_address: config.http.failed_sign_ins_per_address,
             },
         };
-        let backend = Backend::new(db, routing, ledger, live.clone(), switch, session);
+        let backend = Backend::new(db, routing, ledger, live.clone(), switch, session)
+            .with_internal_token(config.internal.token.expose_secret());
         let http = tokio::spawn(api::serve(
             listener,
             api::routes(Arc::new(backend)),

@@ -186,6 +186,10 @@ pub trait Ledger: Send + Sync + 'static {
     /// What is in use of `scope`, in the windows given.
     async fn usage(&self, scope: Scope, windows: &Windows) -> Result<Usage, Unavailable>;
 
+    /// A call that was led elsewhere was answered: one unit of `scope` is used in
+    /// each of the windows, over the limit too.
+    async fn count(&self, scope: Scope, windows: &Windows) -> Result<(), Unavailable>;
+
     /// Replaces what the ledger believes to be used by what the records say.
     async fn recount(&self, counted: &[Counted]) -> Result<(), Unavailable>;
 

@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::ari::AriSettings;
@@ -20,6 +21,7 @@ pub struct Config {
     pub http: HttpSettings,
     pub database: DatabaseSettings,
     pub ari: AriSettings,
+    pub internal: InternalSettings,
     pub journal: JournalSettings,
     pub log: LogSettings,
 }
@@ -43,6 +45,14 @@ pub struct HttpSettings {
 #[serde(deny_unknown_fields)]
 pub struct DatabaseSettings {
     pub url: String,
+}
+
+/// For a dialplan that routes without the Stasis application.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InternalSettings {
+    /// What the dialplan proves itself with; empty = it isn't let in.
+    pub token: SecretString,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -171,6 +181,9 @@ impl Config {
         if !word(&self.ari.application) {
             return invalid("ari.application", "may have letters, digits, - and _ only");
         }
+        if (1..16).contains(&self.internal.token.expose_secret().len()) {
+            return invalid("internal.token", "must be empty or have at least 16 characters");
+        }
         if !(1..=10_000).contains(&self.journal.sync_interval_ms) {
             return invalid("journal.sync_interval_ms", "must be from 1 to 10000");
         }
@@ -200,6 +213,7 @@ mod tests {
             ("ari.password", ""),
             ("ari.application", "a b"),
             ("log.filter", "=,="),
+            ("internal.token", "short"),
         ] {
             let refusal = refusal(name, value);
             assert!(refusal.contains(name), "{refusal}");

@@ -202,6 +202,7 @@ impl Folder {
             ("database.url", format!("sqlite://{}", path("capconduit.db"))),
             ("ari.address", format!("127.0.0.1:{}", options.ari_port)),
             ("ari.password", self.secret("ari-password")?),
+            ("internal.token", self.secret("internal-token")?),
             ("journal.directory", path("journal")),
             ("log.format", "human".to_owned()),
         ])?)

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 macro_rules! integer_id {
@@ -33,12 +34,21 @@ integer_id! {
     ClientId,
 }
 
-/// One inbound call, for its whole life: a UUIDv7, so calls sort by their start.
+/// One inbound call, for its whole life: a UUIDv7, so calls sort by their start;
+/// a UUIDv8 where someone else led it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct CallId(pub Uuid);
 
 impl CallId {
+    /// The id of a call that someone else led, known by its channel: the same channel, the same id.
+    pub fn of_channel(channel: &str) -> Self {
+        let hash = Sha256::digest(channel.as_bytes());
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&hash[..16]);
+        Self(uuid::Builder::from_custom_bytes(bytes).into_uuid())
+    }
+
     /// Reads a call id back, for instance from the name of a bridge.
     pub fn parse(text: &str) -> Option<Self> {
         Uuid::try_parse(text).ok().map(Self)

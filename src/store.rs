@@ -7,6 +7,7 @@ pub mod clients;
 pub mod dids;
 pub mod links;
 pub mod records;
+pub mod report;
 pub mod routing;
 pub mod sessions;
 pub mod users;

@@ -12,6 +12,8 @@ use super::admin::clients::ClientsApi;
 use super::admin::users::UsersApi;
 use super::audit::AuditApi;
 use super::auth::AuthApi;
+use super::internal::log_call::LogCallApi;
+use super::internal::route_info::RouteInfoApi;
 use super::live::{AdminLiveApi, SellerLiveApi};
 use super::logs::{AdminLogsApi, SellerLogsApi};
 use super::probes::ProbesApi;
@@ -63,7 +65,16 @@ fn seller() -> OpenApiService<impl OpenApi, ()> {
 }
 
 fn admin_apis() -> impl OpenApi {
-    (UsersApi, ClientsApi, AdminLogsApi, AdminLiveApi, AdminSimulateApi, AuditApi)
+    (
+        UsersApi,
+        ClientsApi,
+        AdminLogsApi,
+        AdminLiveApi,
+        AdminSimulateApi,
+        AuditApi,
+        RouteInfoApi,
+        LogCallApi,
+    )
 }
 
 fn seller_apis() -> impl OpenApi {

@@ -84,6 +84,10 @@ kinds! {
     Own = [401, 403, 500, 503];
     /// Asking a question that needs a body.
     Ask = [400, 401, 403, 404, 413, 415, 500, 503];
+    /// The dialplan looks something up.
+    Lookup = [400, 401, 500, 503];
+    /// The dialplan reports something.
+    Report = [400, 401, 404, 409, 413, 415, 500, 503];
     /// Reading one thing.
     Read = [400, 401, 403, 404, 500, 503];
     /// Reading a list.
@@ -126,6 +130,10 @@ pub fn wrong_credentials() -> Problem {
         StatusCode::UNAUTHORIZED,
         "Username or password is wrong, or the account isn't active.",
     )
+}
+
+pub fn wrong_token() -> Problem {
+    Problem::new(StatusCode::UNAUTHORIZED, "X-Internal-API-Token is missing or wrong.")
 }
 
 pub fn forbidden(detail: impl Into<String>) -> Problem {

@@ -4,13 +4,15 @@
 //! ledger that only looks. So a rehearsal can't say anything else than what a
 //! call would do at that moment.
 
+use std::sync::Arc;
+
 use super::machine::{Effect, Input, Machine};
 use super::outcome::Outcome;
 use super::record::{Attempt, CallRecord};
-use crate::capacity::{Ledger, Request, Unavailable};
+use crate::capacity::{HoldId, Ledger, Request, Turn, Unavailable};
 use crate::clock::{self, Timestamp};
 use crate::ids::LinkId;
-use crate::routing::{Plan, Trace};
+use crate::routing::{Link, Offer, Plan, Trace};
 
 /// A call that might arrive.
 #[derive(Clone, Debug)]
@@ -61,6 +63,30 @@ pub async fn rehearse(
         order: trace.order().collect(),
         trace: trace.clone(),
     })
+}
+
+/// The links of an offer that have room now, in the order in which they would be tried.
+///
+/// # Errors
+/// When the ledger can't be asked.
+pub async fn with_room(
+    offer: &Offer,
+    at: Timestamp,
+    ledger: &dyn Ledger,
+) -> Result<Vec<Arc<Link>>, Unavailable> {
+    let hold = HoldId { call: clock::new_call_id(), attempt: 1 };
+    let candidates = offer.links.iter().map(|link| link.candidate(at)).collect();
+    let request = Request { hold, candidates, turn: offer.first_turn() };
+    let rotated_by = ledger.preview(&request).await?.rotated_by;
+    let mut ready = Vec::new();
+    let (before, after) = offer.links.split_at(rotated_by);
+    for link in after.iter().chain(before) {
+        let request = Request { hold, candidates: vec![link.candidate(at)], turn: Turn::None };
+        if ledger.preview(&request).await?.granted.is_some() {
+            ready.push(link.clone());
+        }
+    }
+    Ok(ready)
 }
 
 fn asked(effects: Vec<Effect>) -> Option<Request> {

@@ -263,6 +263,15 @@ impl Ledger for MemoryLedger {
         })
     }
 
+    async fn count(&self, scope: Scope, windows: &Windows) -> Result<(), Unavailable> {
+        let mut state = self.state.lock();
+        let account = state.scopes.entry(scope).or_default();
+        for kind in WindowKind::ALL {
+            account.count_mut(kind, windows.start(kind)).used += 1;
+        }
+        Ok(())
+    }
+
     async fn recount(&self, counted: &[Counted]) -> Result<(), Unavailable> {
         self.state.lock().recount(counted);
         Ok(())

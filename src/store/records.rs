@@ -39,7 +39,7 @@ pub async fn insert(db: &DatabaseConnection, records: &[Arc<CallRecord>]) -> Res
     let created_at = clock::now();
     for record in records.iter().filter(|record| !known.contains(&record.call.0)) {
         let Some(end) = &record.end else { continue };
-        insert_one(&txn, record, end, created_at).await?;
+        insert_one(&txn, record, end, log_row(record, end, created_at)?).await?;
     }
     txn.commit().await
 }
@@ -48,16 +48,16 @@ async fn insert_one(
     txn: &impl ConnectionTrait,
     record: &CallRecord,
     end: &End,
-    created_at: Timestamp,
-) -> Result<(), DbErr> {
-    let inserted = call_log::Entity::insert(log_row(record, end, created_at)?)
+    row: call_log::ActiveModel,
+) -> Result<Option<call_log::Model>, DbErr> {
+    let inserted = call_log::Entity::insert(row)
         .on_conflict(OnConflict::column(call_log::Column::CallId).do_nothing().to_owned())
         .exec_with_returning(txn)
         .await;
     let log = match inserted {
         Ok(log) => log,
         // Another writer was first: the record is there, and whole.
-        Err(DbErr::RecordNotInserted | DbErr::RecordNotFound(_)) => return Ok(()),
+        Err(DbErr::RecordNotInserted | DbErr::RecordNotFound(_)) => return Ok(None),
         Err(error) => return Err(error),
     };
     let attempts: Vec<_> =
@@ -65,7 +65,65 @@ async fn insert_one(
     if !attempts.is_empty() {
         call_attempt::Entity::insert_many(attempts).exec_without_returning(txn).await?;
     }
-    Ok(())
+    Ok(Some(log))
+}
+
+/// What someone else who led a call says of it, beyond what a record holds.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    pub link: Option<i64>,
+    pub client: Option<i64>,
+    pub client_name: Option<String>,
+    pub client_identifier: Option<String>,
+    pub campaign: Option<i64>,
+    pub duration_seconds: Option<i64>,
+    pub billsec_seconds: Option<i64>,
+    pub cause_text: Option<String>,
+}
+
+/// Whether there is the log of a call of this channel.
+///
+/// # Errors
+/// When the database can't be read.
+pub async fn is_recorded(db: &impl ConnectionTrait, channel: &str) -> Result<bool, DbErr> {
+    let log = call_log::Entity::find()
+        .select_only()
+        .column(call_log::Column::Id)
+        .filter(call_log::Column::AsteriskUniqueid.eq(channel))
+        .into_tuple::<i64>()
+        .one(db)
+        .await?;
+    Ok(log.is_some())
+}
+
+/// Inserts the final record of a call that someone else led; none if it is there already.
+///
+/// # Errors
+/// When the database refuses or can't be reached.
+pub async fn insert_told(
+    txn: &impl ConnectionTrait,
+    record: &CallRecord,
+    told: Told,
+) -> Result<Option<call_log::Model>, DbErr> {
+    let Some(end) = &record.end else { return Ok(None) };
+    let mut row = log_row(record, end, clock::now())?;
+    row.campaign_client_setting_id = Set(told.link);
+    row.client_id = Set(told.client);
+    row.client_name = Set(told.client_name);
+    row.client_identifier = Set(told.client_identifier);
+    if record.campaign.is_none() {
+        row.campaign_id = Set(told.campaign);
+    }
+    if let Some(seconds) = told.duration_seconds {
+        row.duration_seconds = Set(seconds);
+    }
+    if let Some(seconds) = told.billsec_seconds {
+        row.billsec_seconds = Set(seconds);
+    }
+    if let Some(text) = told.cause_text {
+        row.hangup_cause_text = Set(text);
+    }
+    insert_one(txn, record, end, row).await
 }
 
 fn log_row(

@@ -11,6 +11,7 @@ use poem_openapi::{ApiResponse, Object};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::api::audit::{Audited, shown};
 use crate::api::input::Word;
 use crate::api::page::Page;
 use crate::api::stamp::Stamp;
@@ -178,6 +179,18 @@ impl From<call_log::Model> for CallLog {
             asterisk_linkedid: row.asterisk_linkedid,
             created_at: row.created_at.into(),
         }
+    }
+}
+
+impl Audited for call_log::Model {
+    const RESOURCE: &'static str = "callLog";
+
+    fn key(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn facts(&self) -> Option<Value> {
+        shown(&CallLog::from(self.clone()))
     }
 }
 

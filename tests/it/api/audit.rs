@@ -166,6 +166,14 @@ async fn every_documented_write_leaves_one_entry_without_secrets() {
     walk.step(&admin, path, &[&call.to_string()], Value::Null).await;
     walk.step(&joe, "POST /api/auth/logout", &[], json!({})).await;
 
+    let report = json!({
+        "incomingDidNumber": "+442071838750", "timestampStart": clock::now().to_rfc3339(),
+        "callStatus": "BUSY", "asteriskUniqueid": "1.1",
+    });
+    let path = "POST /api/internal/log_call";
+    let (_, entry) = walk.step(&api.dialplan(), path, &[], report).await;
+    assert_eq!((&entry["user"], &entry["resource"]), (&Value::Null, &json!("callLog")));
+
     assert_eq!(walk.done, documented_writes());
     let whole = admin.get("/api/admin/audit?per_page=200").await.text;
     for hidden in [secret, PASSWORD, "s3cret", "hidden-", "argon2", "Hash"] {

@@ -7,6 +7,7 @@ mod clients;
 mod dids;
 mod documents;
 mod input;
+mod internal;
 mod live;
 mod logs;
 mod races;

@@ -14,3 +14,4 @@ mod refused;
 mod restart;
 mod strategies;
 mod unreachable;
+mod without_application;

@@ -19,6 +19,7 @@ use tokio::sync::OnceCell;
 
 use super::database::TestDatabase;
 
+pub const INTERNAL_TOKEN: &str = "the token of the dialplan";
 pub const PASSWORD: &str = "correct horse battery";
 
 /// The API, running.
@@ -75,14 +76,15 @@ impl TestApi {
     pub async fn start() -> Self {
         let database = TestDatabase::create().await;
         let switch = Arc::new(FakeSwitch::default());
-        let backend = Arc::new(Backend::new(
+        let backend = Backend::new(
             database.connection.clone(),
             Arc::new(Current::default()),
             Arc::new(MemoryLedger::default()),
             Arc::new(Live::default()),
             switch.clone(),
             SessionSettings::default(),
-        ));
+        );
+        let backend = Arc::new(backend.with_internal_token(INTERNAL_TOKEN));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(api::serve(listener, api::routes(backend.clone()), std::future::pending()));
@@ -97,6 +99,10 @@ impl TestApi {
             id: 0,
             name: "nobody".to_owned(),
         }
+    }
+
+    pub fn dialplan(&self) -> Person {
+        self.nobody().with("x-internal-api-token", INTERNAL_TOKEN)
     }
 
     pub async fn admin(&self) -> Person {

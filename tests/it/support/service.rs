@@ -28,6 +28,8 @@ pub struct Service {
     pub http_port: u16,
     pub sip_port: u16,
     ari_port: u16,
+    /// Templates of Asterisk's configuration.
+    pub asterisk_conf: PathBuf,
     folder: TempDir,
 }
 
@@ -38,8 +40,15 @@ const READY: &str = "CapConduit is ready";
 impl Service {
     /// Starts with an empty data folder, and waits until calls are taken.
     pub async fn start() -> Self {
+        let mut service = Self::prepare();
+        service.start_first().await;
+        service
+    }
+
+    /// A service that isn't started yet.
+    pub fn prepare() -> Self {
         let ports = Ports::claim();
-        let mut service = Self {
+        Self {
             process: None,
             admin: None,
             campaigns: Mutex::default(),
@@ -48,17 +57,20 @@ impl Service {
             sip_port: ports.single(),
             ari_port: ports.single(),
             ports,
+            asterisk_conf: Path::new(env!("CARGO_MANIFEST_DIR")).join("asterisk-conf"),
             folder: tempfile::Builder::new().prefix("cc-").tempdir().unwrap(),
-        };
-        service.start_again().await;
-        let password = service.secret("admin-password");
-        service.admin = Some(Web::sign_in(service.http_port, "admin", &password).await);
-        service
+        }
+    }
+
+    /// Starts what was prepared, and waits until calls are taken.
+    pub async fn start_first(&mut self) {
+        self.start_again().await;
+        let password = self.secret("admin-password");
+        self.admin = Some(Web::sign_in(self.http_port, "admin", &password).await);
     }
 
     /// Starts with the data that is there.
     pub async fn start_again(&mut self) {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let (rtp_from, rtp_to) = self.ports.media();
         let mut command = Command::new(env!("CARGO_BIN_EXE_capconduit"));
         command
@@ -73,7 +85,7 @@ impl Service {
             .arg("--tools")
             .arg(tools())
             .arg("--asterisk-conf")
-            .arg(root.join("asterisk-conf"));
+            .arg(&self.asterisk_conf);
         let output = self.file("stdout");
         drop(fs::remove_file(&output));
         let mut process = Process::start(&mut command, &output);
