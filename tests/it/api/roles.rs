@@ -69,6 +69,9 @@ GET    /api/seller/logs                                401    200    200     403
 GET    /api/seller/logs/{id}                           401    200    404     403   403   401      401     401
 GET    /api/seller/live                                401    200    200     403   403   401      401     401
 POST   /api/seller/routing/simulate                    401    200    404     403   403   401      401     401
+
+GET    /api/internal/route_info                        401    401    401     401   401   401      401     404
+POST   /api/internal/log_call                          401    401    401     401   401   401      401     201
 ";
 
 /// What a request to this operation sends, where it sends something.
@@ -91,6 +94,10 @@ fn body(operation: &str, things: &Things, asker: &Person) -> Option<Value> {
         "POST /api/admin/routing/simulate" | "POST /api/seller/routing/simulate" => {
             json!({"did": things.did_number})
         }
+        "POST /api/internal/log_call" => json!({
+            "incomingDidNumber": things.did_number, "timestampStart": "2026-11-22T10:00:00Z",
+            "callStatus": "BUSY", "asteriskUniqueid": fresh,
+        }),
         "POST /api/seller/dids" => json!({"number": things.number}),
         "PUT /api/seller/dids/{id}" => json!({"description": "Another description"}),
         "POST /api/seller/campaigns" => campaign(fresh),
@@ -113,6 +120,8 @@ fn located(path: &str, things: &Things) -> String {
         ("{settingId}", things.link.to_string()),
         ("logs/{id}", format!("logs/{}", things.log)),
         ("{callId}", things.call.clone()),
+        // No campaign answers it, so the answer is a well-formed refusal.
+        ("route_info", format!("route_info?did=%2B{}", &things.did_number[1..])),
     ];
     let path = ids.iter().fold(path.to_owned(), |path, (part, found)| path.replace(part, found));
     assert!(!path.contains('{'), "the test knows no id for {path}");
@@ -121,8 +130,6 @@ fn located(path: &str, things: &Things) -> String {
 
 const COLUMNS: [&str; 8] =
     ["nobody", "seller", "another", "staff", "admin", "inactive", "revoked", "internal"];
-
-const INTERNAL_TOKEN: &str = "the internal token";
 
 /// One of each, for requests until one of them is used up.
 struct Things {
@@ -215,7 +222,7 @@ impl World {
                 }
                 people
             }
-            "internal" => vec![self.api.nobody().with("x-internal-api-token", INTERNAL_TOKEN)],
+            "internal" => vec![self.api.dialplan()],
             _ => panic!("nobody stands in the column {column}"),
         }
     }
