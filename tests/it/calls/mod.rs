@@ -10,6 +10,7 @@ mod cancelled;
 mod caps;
 mod fallback;
 mod hostile;
+mod in_force;
 mod refused;
 mod restart;
 mod strategies;

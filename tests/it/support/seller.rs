@@ -77,6 +77,10 @@ impl Campaign {
         self.web.put(&format!("/api/seller/campaigns/{}", self.id), change).await;
     }
 
+    pub async fn change_link(&self, link: i64, change: Value) {
+        self.web.put(&format!("/api/seller/campaigns/{}/clients/{link}", self.id), change).await;
+    }
+
     pub async fn links(&self) -> Vec<Link> {
         let campaign = self.web.get(&format!("/api/seller/campaigns/{}", self.id)).await;
         items(&campaign["clientSettings"]).iter().cloned().map(Link).collect()
