@@ -7,4 +7,5 @@ mod api;
 mod calls;
 mod database;
 mod demo;
+mod postgres;
 mod support;

@@ -65,35 +65,6 @@ async fn a_did_is_in_one_active_campaign_at_most() {
 }
 
 #[tokio::test]
-async fn of_two_racing_activations_one_wins() {
-    let api = TestApi::start().await;
-    let seller = api.seller("joe").await;
-    let did = did(&seller, NUMBER).await;
-    let mut paths = Vec::new();
-    for name in ["One", "Two"] {
-        let mut new = campaign(name);
-        new["status"] = json!("paused");
-        let id = id(&seller.post("/api/seller/campaigns", new).await);
-        let path = format!("/api/seller/campaigns/{id}");
-        seller.put(&format!("{path}/dids"), json!({"didIds": [did]})).await.expect(200);
-        paths.push(path);
-    }
-    for _ in 0..5 {
-        let active = json!({"status": "active"});
-        let (a, b) = tokio::join!(
-            seller.put(&paths[0], active.clone()),
-            seller.put(&paths[1], active.clone())
-        );
-        let mut statuses = [a.status, b.status];
-        statuses.sort_unstable();
-        assert_eq!(statuses, [200, 409]);
-        for path in &paths {
-            seller.put(path, json!({"status": "paused"})).await.expect(200);
-        }
-    }
-}
-
-#[tokio::test]
 async fn a_link_shows_its_caps_and_what_is_used_of_them() {
     let api = TestApi::start().await;
     let seller = api.seller("joe").await;
@@ -129,24 +100,6 @@ async fn a_link_shows_its_caps_and_what_is_used_of_them() {
     assert_eq!(refused.refused_fields(400), ["clientId"]);
     seller.delete(&own).await.expect(204);
     seller.delete(&own).await.expect(404);
-}
-
-#[tokio::test]
-async fn deleting_a_client_that_is_being_linked_is_never_an_error_of_ours() {
-    let api = TestApi::start().await;
-    let (staff, seller) = (api.staff().await, api.seller("joe").await);
-    let path = format!(
-        "/api/seller/campaigns/{}",
-        id(&seller.post("/api/seller/campaigns", campaign("Solar")).await)
-    );
-    for round in 0..5 {
-        let new = client(&format!("c{round}"));
-        let client = id(&staff.post("/api/admin/clients", new).await);
-        let (links, own) = (format!("{path}/clients"), format!("/api/admin/clients/{client}"));
-        let (linked, deleted) = tokio::join!(seller.post(&links, link(client)), staff.delete(&own));
-        let outcome = (linked.status, deleted.status);
-        assert!(matches!(outcome, (201, 409) | (404 | 409, 204)), "{outcome:?}");
-    }
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::api::TestApi;
 
-async fn log(api: &TestApi, seller: i64, start: &str, status: CallStatus) -> i64 {
+pub async fn log(api: &TestApi, seller: i64, start: &str, status: CallStatus) -> i64 {
     let start: DateTime<Utc> = start.parse().unwrap();
     let row = call_log::ActiveModel {
         call_id: Set(clock::new_call_id().0),

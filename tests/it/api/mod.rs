@@ -10,6 +10,7 @@ mod input;
 mod internal;
 mod live;
 mod logs;
+mod races;
 mod roles;
 mod simulate;
 mod users;

@@ -64,20 +64,6 @@ async fn a_taken_username_or_email_is_a_conflict_with_its_name() {
 }
 
 #[tokio::test]
-async fn of_two_racing_creations_one_wins() {
-    let api = TestApi::start().await;
-    let admin = api.admin().await;
-    for round in 0..5 {
-        let new = user(&format!("racer{round}"), "user");
-        let racers = (0..4).map(|_| admin.post("/api/admin/users", new.clone()));
-        let mut statuses: Vec<u16> =
-            futures_util::future::join_all(racers).await.iter().map(|a| a.status).collect();
-        statuses.sort_unstable();
-        assert_eq!(statuses, [201, 409, 409, 409]);
-    }
-}
-
-#[tokio::test]
 async fn the_last_active_admin_stays() {
     let api = TestApi::start().await;
     let admin = api.admin().await;

@@ -9,7 +9,7 @@ use capconduit::clock;
 use capconduit::ids::CallId;
 use capconduit::live::Live;
 use capconduit::routing::snapshot::Current;
-use capconduit_entity::{Role, UserStatus, user};
+use capconduit_entity::{Role, UserStatus, api_token, user};
 use parking_lot::Mutex;
 use reqwest::{Method, RequestBuilder};
 use sea_orm::{ActiveModelTrait, Set};
@@ -45,6 +45,7 @@ pub struct Person {
     client: reqwest::Client,
     headers: Vec<(&'static str, String)>,
     pub id: i64,
+    pub name: String,
 }
 
 /// What came back.
@@ -96,6 +97,7 @@ impl TestApi {
             client: reqwest::Client::builder().no_proxy().build().unwrap(),
             headers: Vec::new(),
             id: 0,
+            name: "nobody".to_owned(),
         }
     }
 
@@ -117,6 +119,28 @@ impl TestApi {
 
     /// Signs in with a new account.
     pub async fn person(&self, name: &str, role: Role) -> Person {
+        let id = self.account(name, role).await;
+        Person { id, ..self.sign_in(name, PASSWORD).await }
+    }
+
+    /// A new account whose API token is sent with every request.
+    pub async fn script(&self, name: &str, role: Role) -> Person {
+        let id = self.account(name, role).await;
+        let token = format!("token of {name}");
+        let row = api_token::ActiveModel {
+            user_id: Set(id),
+            name: Set("script".to_owned()),
+            token_hash: Set(api::password::fingerprint(&token)),
+            created_at: Set(clock::now()),
+            ..Default::default()
+        };
+        row.insert(&self.backend.db).await.unwrap();
+        let person = self.nobody().with("authorization", format!("Bearer {token}"));
+        Person { id, name: name.to_owned(), ..person }
+    }
+
+    /// A new account, put into the database; its id.
+    pub async fn account(&self, name: &str, role: Role) -> i64 {
         let now = clock::now();
         let row = user::ActiveModel {
             username: Set(name.to_owned()),
@@ -130,9 +154,12 @@ impl TestApi {
             updated_at: Set(now),
             ..Default::default()
         };
-        let row = row.insert(&self.backend.db).await.unwrap();
-        let person = self.sign_in(name, PASSWORD).await;
-        Person { id: row.id, ..person }
+        row.insert(&self.backend.db).await.unwrap().id
+    }
+
+    /// The same person at another place.
+    pub async fn sign_in_again(&self, person: &Person) -> Person {
+        self.sign_in(&person.name, PASSWORD).await
     }
 
     pub async fn sign_in(&self, name: &str, password: &str) -> Person {
@@ -140,7 +167,8 @@ impl TestApi {
         let answer =
             nobody.post("/api/auth/login", json!({"username": name, "password": password})).await;
         assert_eq!(answer.status, 200, "{answer:?}");
-        nobody.with("cookie", answer.cookie.clone().unwrap())
+        let person = nobody.with("cookie", answer.cookie.clone().unwrap());
+        Person { name: name.to_owned(), ..person }
     }
 }
 
@@ -183,6 +211,15 @@ impl Person {
     ) -> Answer {
         let request = self.request(Method::POST, path).header("content-type", content_type);
         self.send(request.body(body.into())).await
+    }
+
+    /// The status alone, of an answer that may never end.
+    pub async fn status(&self, method: &Method, path: &str, body: Option<Value>) -> u16 {
+        let mut request = self.request(method.clone(), path);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        request.send().await.unwrap().status().as_u16()
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {

@@ -31,7 +31,7 @@ impl Postgres {
             .arg("-D")
             .arg(&data)
             .args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"])
-            .args(["-c", "unix_socket_directories="])
+            .args(["-c", "unix_socket_directories=", "-c", "max_connections=500"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -59,15 +59,20 @@ impl Drop for Postgres {
     }
 }
 
+/// A program that ends with this process, however this process ends.
+///
 /// PostgreSQL refuses to run as root: then it gets a user of its own namespace.
 fn as_ordinary_user(program: &str) -> Command {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/bin").join(program);
     let root = std::fs::metadata("/proc/self").expect("/proc").uid() == 0;
-    if !root {
-        return Command::new(path);
+    let mut command;
+    if root {
+        command = Command::new("unshare");
+        command.args(["--user", "--map-user=1000", "--map-group=1000", "setpriv"]);
+    } else {
+        command = Command::new("setpriv");
     }
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-user=1000", "--map-group=1000"]).arg(path);
+    command.args(["--pdeathsig", "QUIT"]).arg(path);
     command
 }
 
