@@ -11,7 +11,7 @@ use poem_openapi::payload::Json;
 use poem_openapi::registry::{MetaResponses, Registry};
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use sea_orm::{ActiveModelTrait, IntoActiveModel, Set};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::access::{Anyone, COOKIE, refuse_foreign_page, session_cookie};
 use super::admin::users::User;
@@ -43,7 +43,11 @@ struct Login {
     password: Secret,
 }
 
-impl Input for Login {}
+impl Input for Login {
+    fn example() -> Value {
+        json!({"username": "joe", "password": "correct horse battery"})
+    }
+}
 
 #[derive(Object)]
 #[oai(deny_unknown_fields, rename_all = "camelCase")]
@@ -54,7 +58,11 @@ struct PasswordChange {
     new_password: Secret,
 }
 
-impl Input for PasswordChange {}
+impl Input for PasswordChange {
+    fn example() -> Value {
+        json!({"currentPassword": "correct horse battery", "newPassword": "staple of many words"})
+    }
+}
 
 #[derive(Object)]
 #[oai(deny_unknown_fields)]
@@ -64,7 +72,11 @@ struct NewToken {
     name: Name,
 }
 
-impl Input for NewToken {}
+impl Input for NewToken {
+    fn example() -> Value {
+        json!({"name": "billing script"})
+    }
+}
 
 /// What was done, in words.
 #[derive(Object)]

@@ -215,7 +215,10 @@ impl Cursor {
 
 impl Parameter for Cursor {
     fn schema() -> MetaSchemaRef {
-        MetaSchemaRef::Inline(Box::new(MetaSchema::new("string")))
+        MetaSchemaRef::Inline(Box::new(MetaSchema {
+            description: Some("The `nextCursor` of the answer that this one follows."),
+            ..MetaSchema::new("string")
+        }))
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -233,6 +236,7 @@ impl Parameter for Format {
         MetaSchemaRef::Inline(Box::new(MetaSchema {
             enum_items: vec!["json".into(), "csv".into()],
             default: Some("json".into()),
+            description: Some("`csv` streams the whole list, unpaged."),
             ..MetaSchema::new("string")
         }))
     }

@@ -5,7 +5,7 @@ use poem_openapi::payload::Json;
 use poem_openapi::types::Any;
 use poem_openapi::{Object, OpenApi};
 use rand::RngExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::access::{Operator, Seller};
 use super::input::{Body, E164Text, Line, Moment, Request, Word};
@@ -38,7 +38,11 @@ struct Simulated {
     at: Option<Moment>,
 }
 
-impl Request for Simulated {}
+impl Request for Simulated {
+    fn example() -> Value {
+        json!({"did": "+442071838750", "callerNumber": "+441134960000"})
+    }
+}
 
 /// What would become of the call.
 #[derive(Object)]

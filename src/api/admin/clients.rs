@@ -8,7 +8,7 @@ use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use sea_orm::{IntoActiveModel, Set};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::pjsip::{self, Draft, NewPjsip, Pjsip, PjsipChange};
 use crate::api::access::Operator;
@@ -51,6 +51,22 @@ struct NewClient {
 }
 
 impl Request for NewClient {
+    fn example() -> Value {
+        json!({
+            "clientIdentifier": "acme",
+            "name": "Acme call centre",
+            "department": "Solar",
+            "maxConcurrency": 20,
+            "pjsip": {
+                "endpoint": {
+                    "id": "acme", "aors": "acme", "context": "from-client", "outboundAuth": "acme",
+                },
+                "aor": {"id": "acme", "contact": "sip:sales@192.0.2.10:5060"},
+                "auth": {"id": "acme", "username": "capconduit", "password": "a secret of both"},
+            },
+        })
+    }
+
     fn judge(body: &Value, errors: &mut FieldErrors) {
         pjsip::judge_new(&body["pjsip"], errors);
     }
@@ -75,6 +91,10 @@ struct ClientChange {
 
 impl Request for ClientChange {
     const MAY_BE_EMPTY: bool = false;
+
+    fn example() -> Value {
+        json!({"status": "inactive", "pjsip": {"aor": {"contact": "sip:sales@192.0.2.11:5060"}}})
+    }
 }
 
 /// A call centre.
@@ -106,6 +126,8 @@ enum ClientCreated {
 #[OpenApi(prefix_path = "/api/admin/clients", tag = "AdminTag::Clients")]
 impl ClientsApi {
     /// List clients
+    ///
+    /// By id, of one status or all; without the passwords of their auths.
     #[oai(path = "/", method = "get", operation_id = "listClients")]
     async fn list(
         &self,
@@ -150,6 +172,8 @@ impl ClientsApi {
     }
 
     /// Read a client
+    ///
+    /// With its PJSIP objects, but never with the password of its auth.
     #[oai(path = "/:id", method = "get", operation_id = "getClient")]
     async fn get(&self, caller: Operator, id: Path<i64>) -> Result<Json<Client>, Refusal<Read>> {
         let db = &caller.backend.db;

@@ -7,7 +7,7 @@ use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use sea_orm::{ActiveModelTrait, IntoActiveModel, Set};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::api::access::Operator;
 use crate::api::audit::{Audited, Change as Changed, shown};
@@ -46,7 +46,18 @@ struct NewUser {
     company_name: Option<Line>,
 }
 
-impl Request for NewUser {}
+impl Request for NewUser {
+    fn example() -> Value {
+        json!({
+            "username": "joe",
+            "email": "joe@example.com",
+            "password": "correct horse battery",
+            "role": "user",
+            "fullName": "Joe Doe",
+            "companyName": "Joe Leads Ltd",
+        })
+    }
+}
 
 /// What is to change; the username can't.
 #[derive(Object)]
@@ -66,6 +77,10 @@ struct UserChange {
 
 impl Request for UserChange {
     const MAY_BE_EMPTY: bool = false;
+
+    fn example() -> Value {
+        json!({"status": "suspended", "fullName": null})
+    }
 }
 
 #[derive(Object)]
@@ -75,7 +90,11 @@ struct PasswordReset {
     password: Secret,
 }
 
-impl Request for PasswordReset {}
+impl Request for PasswordReset {
+    fn example() -> Value {
+        json!({"password": "staple of many words"})
+    }
+}
 
 /// An account.
 #[derive(Object)]

@@ -18,6 +18,9 @@ pub struct Body<T>(pub T);
 
 /// A kind of body.
 pub trait Request: ParseFromJSON {
+    /// One that is right, for the documents.
+    fn example() -> Value;
+
     /// Whether a body without any field makes sense: not in an update.
     const MAY_BE_EMPTY: bool = true;
 
@@ -47,6 +50,11 @@ impl<'a, T: Request> ApiExtractor<'a> for Body<T> {
 
     fn register(registry: &mut Registry) {
         T::register(registry);
+        let example = T::example();
+        debug_assert!(Self::parse(example.to_string().as_bytes()).is_ok(), "{example} is refused");
+        if let Some(schema) = registry.schemas.get_mut(&*T::name()) {
+            schema.example = Some(example);
+        }
     }
 
     fn request_meta() -> Option<MetaRequest> {

@@ -129,7 +129,8 @@ pub struct IdFilter(pub i64);
 impl Parameter for PageNumber {
     fn schema() -> MetaSchemaRef {
         let bounds = MetaSchema { minimum: Some(1.0), maximum: Some(1e9), ..whole_number() };
-        inline(MetaSchema { default: Some(1.into()), ..bounds })
+        let description = Some("The number of a page, 1 for the first.");
+        inline(MetaSchema { default: Some(1.into()), description, ..bounds })
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -140,7 +141,8 @@ impl Parameter for PageNumber {
 impl Parameter for PerPage {
     fn schema() -> MetaSchemaRef {
         let bounds = MetaSchema { minimum: Some(1.0), maximum: Some(200.0), ..whole_number() };
-        inline(MetaSchema { default: Some(20.into()), ..bounds })
+        let description = Some("How many entries a page has.");
+        inline(MetaSchema { default: Some(20.into()), description, ..bounds })
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -150,7 +152,8 @@ impl Parameter for PerPage {
 
 impl Parameter for IdFilter {
     fn schema() -> MetaSchemaRef {
-        inline(MetaSchema { minimum: Some(1.0), ..whole_number() })
+        let description = Some("Only what is about the one of this id.");
+        inline(MetaSchema { minimum: Some(1.0), description, ..whole_number() })
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -161,7 +164,8 @@ impl Parameter for IdFilter {
 
 impl Parameter for PathPrefix {
     fn schema() -> MetaSchemaRef {
-        inline(MetaSchema { max_length: Some(200), ..MetaSchema::new("string") })
+        let description = Some("What the path begins with, such as /api/admin/clients.");
+        inline(MetaSchema { max_length: Some(200), description, ..MetaSchema::new("string") })
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -174,7 +178,8 @@ impl Parameter for PathPrefix {
 
 impl Parameter for NaiveDate {
     fn schema() -> MetaSchemaRef {
-        inline(MetaSchema::new_with_format("string", "date"))
+        let description = Some("A day in UTC, such as 2026-11-22.");
+        inline(MetaSchema { description, ..MetaSchema::new_with_format("string", "date") })
     }
 
     fn parse(text: &str) -> Result<Self, String> {

@@ -9,7 +9,7 @@ use chrono_tz::Tz;
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use sea_orm::DatabaseTransaction;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tracing::error;
 
 use super::Dialplan;
@@ -81,6 +81,20 @@ struct CallReport {
 }
 
 impl Request for CallReport {
+    fn example() -> Value {
+        json!({
+            "incomingDidNumber": "+442071838750",
+            "timestampStart": "2026-11-22T12:00:00Z",
+            "callStatus": "ANSWERED",
+            "asteriskUniqueid": "1795348800.42",
+            "campaignClientSettingId": 1,
+            "callerIdNum": "+441134960000",
+            "durationSeconds": 75,
+            "billsecSeconds": 60,
+            "hangupCauseCode": 16,
+        })
+    }
+
     fn judge(body: &Value, errors: &mut FieldErrors) {
         let moment = |field: &str| Moment(body[field].as_str()?.to_owned()).instant();
         let start = moment("timestampStart");

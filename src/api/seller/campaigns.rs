@@ -48,7 +48,13 @@ struct NewCampaign {
     description: Option<Paragraph>,
 }
 
-impl Request for NewCampaign {}
+impl Request for NewCampaign {
+    fn example() -> Value {
+        json!({
+            "name": "Solar", "routingStrategy": "priority", "dialTimeoutSeconds": 20,
+        })
+    }
+}
 
 #[derive(Object)]
 #[oai(deny_unknown_fields, rename_all = "camelCase")]
@@ -65,6 +71,10 @@ struct CampaignChange {
 
 impl Request for CampaignChange {
     const MAY_BE_EMPTY: bool = false;
+
+    fn example() -> Value {
+        json!({"status": "paused"})
+    }
 }
 
 #[derive(Object)]
@@ -75,7 +85,11 @@ struct DidSet {
     did_ids: Vec<i64>,
 }
 
-impl Request for DidSet {}
+impl Request for DidSet {
+    fn example() -> Value {
+        json!({"didIds": [1, 2]})
+    }
+}
 
 /// A campaign.
 #[derive(Object)]
@@ -124,6 +138,8 @@ enum CampaignCreated {
 #[OpenApi(prefix_path = "/api/seller/campaigns", tag = "SellerTag::Campaigns")]
 impl CampaignsApi {
     /// List my campaigns
+    ///
+    /// By id, of one status or all; without their DIDs and links.
     #[oai(path = "/", method = "get", operation_id = "listCampaigns")]
     async fn list(
         &self,
@@ -159,6 +175,8 @@ impl CampaignsApi {
     }
 
     /// List clients that calls can be sold to
+    ///
+    /// Those that are active, by id: what a link needs as `clientId`.
     #[oai(path = "/available_clients", method = "get", operation_id = "listAvailableClients")]
     async fn available_clients(
         &self,

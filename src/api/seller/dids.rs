@@ -5,7 +5,7 @@ use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use sea_orm::{ActiveModelTrait, IntoActiveModel, ModelTrait, Set};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::still_sells;
 use crate::api::SellerTag;
@@ -37,7 +37,11 @@ struct NewDid {
     status: Option<Word<Status>>,
 }
 
-impl Request for NewDid {}
+impl Request for NewDid {
+    fn example() -> Value {
+        json!({"number": "+442071838750", "description": "Solar, London"})
+    }
+}
 
 /// What is to change; the number can't.
 #[derive(Object)]
@@ -50,6 +54,10 @@ struct DidChange {
 
 impl Request for DidChange {
     const MAY_BE_EMPTY: bool = false;
+
+    fn example() -> Value {
+        json!({"status": "inactive"})
+    }
 }
 
 /// An inbound number.
@@ -76,6 +84,8 @@ enum DidCreated {
 #[OpenApi(prefix_path = "/api/seller/dids", tag = "SellerTag::Dids")]
 impl DidsApi {
     /// List my DIDs
+    ///
+    /// By id, of one status or all.
     #[oai(path = "/", method = "get", operation_id = "listDids")]
     async fn list(
         &self,
@@ -112,6 +122,8 @@ impl DidsApi {
     }
 
     /// Read one of my DIDs
+    ///
+    /// Which campaigns answer it is told by those.
     #[oai(path = "/:id", method = "get", operation_id = "getDid")]
     async fn get(&self, caller: Seller, id: Path<i64>) -> Result<Json<Did>, Refusal<Read>> {
         let row = dids::find(&caller.backend.db, caller.user.id, id.0).await?;

@@ -57,7 +57,19 @@ struct NewLink {
     time_zone: Option<ZoneName>,
 }
 
-impl Request for NewLink {}
+impl Request for NewLink {
+    fn example() -> Value {
+        json!({
+            "clientId": 1,
+            "maxConcurrency": 5,
+            "forwardingPriority": 1,
+            "weight": 10,
+            "totalCallsAllowed": 1000,
+            "dailyCap": 50,
+            "timeZone": "Europe/London",
+        })
+    }
+}
 
 /// What is to change; the client can't.
 #[derive(Object)]
@@ -86,6 +98,10 @@ struct LinkChange {
 
 impl Request for LinkChange {
     const MAY_BE_EMPTY: bool = false;
+
+    fn example() -> Value {
+        json!({"dailyCap": 80, "hourlyCap": null})
+    }
 }
 
 /// A campaign's contract with a client.

@@ -25,16 +25,17 @@ const OPEN: usize = 3;
 #[test]
 fn every_operation_has_a_name_a_summary_a_tag_its_errors_and_its_security() {
     for document in [admin_document(), seller_document()] {
+        let (paths, _) = document.split_once("\ncomponents:\n").unwrap();
         let lines = |indent: &str, names: &[&str]| {
             let is_one = |line: &str| {
                 let rest = line.strip_prefix(indent).unwrap_or_default();
                 names.iter().any(|name| rest.starts_with(name))
             };
-            document.lines().filter(|line| is_one(line)).count()
+            paths.lines().filter(|line| is_one(line)).count()
         };
         let operations = lines("    ", &["get:", "post:", "put:", "delete:"]);
         assert!(operations > 10);
-        for part in ["operationId:", "summary:", "tags:", "responses:"] {
+        for part in ["operationId:", "summary:", "description:", "tags:", "responses:"] {
             assert_eq!(lines("      ", &[part]), operations, "{part}");
         }
         assert_eq!(lines("      ", &["security:"]), operations - OPEN);
@@ -55,5 +56,25 @@ async fn swagger_ui_needs_nothing_from_elsewhere() {
         assert_eq!(page.status, 200);
         assert!(page.text.contains("swagger-ui"));
         assert!(!page.text.contains("<script src=\"http"));
+    }
+}
+
+#[test]
+fn every_body_has_an_example() {
+    for document in [admin_document(), seller_document()] {
+        let mut bodies = 0;
+        for (_, body) in
+            document.match_indices("      requestBody:").map(|(at, _)| document.split_at(at))
+        {
+            let (_, rest) = body.split_once("#/components/schemas/").unwrap();
+            let name = rest.split(['\'', '\n']).next().unwrap();
+            let (_, schema) = document.split_once(&format!("\n    {name}:\n")).unwrap();
+            let is_inside = |line: &&str| line.is_empty() || line.starts_with("     ");
+            let has_example =
+                schema.lines().take_while(is_inside).any(|line| line.starts_with("      example:"));
+            assert!(has_example, "{name}");
+            bodies += 1;
+        }
+        assert!(bodies > 5);
     }
 }

@@ -1,4 +1,6 @@
 use capconduit::clock;
+use capconduit_entity::call_log;
+use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel, Set};
 use serde_json::{Value, json};
 
 use crate::support::api::{Person, TestApi, campaign, client, id, link};
@@ -256,4 +258,18 @@ async fn a_bad_report_names_every_field_and_an_unknown_link_is_not_there() {
     assert_eq!(post(foreign).await.refused_fields(400), fields);
     post(answered_by("1.1", 999)).await.expect(404);
     post(answered_by("1.1", offer.links[0])).await.expect(201);
+}
+
+#[tokio::test]
+async fn a_call_that_the_application_recorded_is_not_recorded_again() {
+    let api = TestApi::start().await;
+    let dialplan = api.dialplan();
+    dialplan.post("/api/internal/log_call", report("1.1", "BUSY")).await.expect(201);
+    // As the application names its calls.
+    let log = call_log::Entity::find().one(&api.backend.db).await.unwrap().unwrap();
+    let mut log = log.into_active_model();
+    log.call_id = Set(clock::new_call_id().0);
+    log.update(&api.backend.db).await.unwrap();
+    let again = dialplan.post("/api/internal/log_call", report("1.1", "BUSY")).await;
+    assert_eq!(again.refused_fields(409), ["asteriskUniqueid"]);
 }
