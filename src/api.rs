@@ -31,10 +31,10 @@ pub mod tries;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use capconduit_entity::{Role, UserStatus, user};
+use capconduit_entity::Role;
 use chrono::Duration;
 use poem_openapi::Tags;
-use sea_orm::{ActiveModelTrait, DatabaseConnection, DbErr, Set};
+use sea_orm::{ActiveModelTrait, DatabaseConnection, DbErr};
 use tokio::sync::Mutex;
 
 pub use documents::{admin_document, seller_document};
@@ -212,18 +212,7 @@ pub async fn create_first_admin(
     }
     let one_time = password::readable();
     let hash = password::hash(one_time.clone()).await.map_err(|_| FirstAdminError::Hash)?;
-    let admin = user::ActiveModel {
-        username: Set("admin".to_owned()),
-        email: Set("admin@localhost".to_owned()),
-        password_hash: Set(hash),
-        role: Set(Role::Admin),
-        status: Set(UserStatus::Active),
-        full_name: Set(None),
-        company_name: Set(None),
-        created_at: Set(now),
-        updated_at: Set(now),
-        ..Default::default()
-    };
+    let admin = store::users::new_account("admin", "admin@localhost", hash, Role::Admin, now);
     admin.insert(&txn).await?;
     txn.commit().await?;
     Ok(Some(one_time))

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use capconduit_entity::{Role, UserStatus, user};
+use capconduit_entity::Role;
 use clap::{Args, Subcommand, ValueEnum};
-use sea_orm::{ActiveModelTrait, DatabaseConnection, DbErr, IntoActiveModel, Set, SqlErr};
+use sea_orm::{ActiveModelTrait, DatabaseConnection, DbErr, SqlErr};
 
 use crate::api::password;
 use crate::config::{Config, ConfigError};
@@ -111,19 +111,7 @@ async fn create(
         return Err(Refusal::Invalid { field: "--email", problem: "must be an e-mail address" });
     }
     let (one_time, hash) = one_time_password().await?;
-    let now = clock::now();
-    let row = user::ActiveModel {
-        username: Set(username.clone()),
-        email: Set(email),
-        password_hash: Set(hash),
-        role: Set(role),
-        status: Set(UserStatus::Active),
-        full_name: Set(None),
-        company_name: Set(None),
-        created_at: Set(now),
-        updated_at: Set(now),
-        ..Default::default()
-    };
+    let row = users::new_account(&username, &email, hash, role, clock::now());
     row.insert(db).await.map_err(|error| match error.sql_err() {
         Some(SqlErr::UniqueConstraintViolation(_)) => Refusal::Taken,
         _ => error.into(),
@@ -137,11 +125,7 @@ async fn reset_password(db: &DatabaseConnection, username: &str) -> Result<(), R
     let txn = db::begin_write(db).await?;
     let row = users::find_by_name(&txn, username).await?;
     let row = row.ok_or_else(|| Refusal::Unknown(username.to_owned()))?;
-    users::sign_out_everywhere(&txn, row.id).await?;
-    let mut row = row.into_active_model();
-    row.password_hash = Set(hash);
-    row.updated_at = Set(clock::now());
-    row.update(&txn).await?;
+    users::set_password(&txn, row, hash, clock::now()).await?;
     txn.commit().await?;
     println!("User {username} is signed out everywhere. One-time password: {one_time}");
     Ok(())

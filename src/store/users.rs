@@ -2,9 +2,48 @@
 
 use capconduit_entity::{Role, UserStatus, api_token, campaign, did, session, user};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, ModelTrait,
-    PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Select,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait,
+    IntoActiveModel, ModelTrait, NotSet, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
+    Select, Set,
 };
+
+use crate::clock::Timestamp;
+
+/// A new active account with nothing but what it must have.
+pub fn new_account(
+    username: &str,
+    email: &str,
+    password_hash: String,
+    role: Role,
+    now: Timestamp,
+) -> user::ActiveModel {
+    user::ActiveModel {
+        id: NotSet,
+        username: Set(username.to_owned()),
+        email: Set(email.to_owned()),
+        password_hash: Set(password_hash),
+        role: Set(role),
+        status: Set(UserStatus::Active),
+        full_name: Set(None),
+        company_name: Set(None),
+        created_at: Set(now),
+        updated_at: Set(now),
+    }
+}
+
+/// Gives an account another password, and ends its sessions and tokens.
+pub async fn set_password(
+    txn: &DatabaseTransaction,
+    row: user::Model,
+    password_hash: String,
+    now: Timestamp,
+) -> Result<user::Model, DbErr> {
+    sign_out_everywhere(txn, row.id).await?;
+    let mut row = row.into_active_model();
+    row.password_hash = Set(password_hash);
+    row.updated_at = Set(now);
+    row.update(txn).await
+}
 
 /// All accounts, by id.
 pub fn all() -> Select<user::Entity> {

@@ -246,12 +246,8 @@ impl UsersApi {
         let row = users::find_locked(&write.txn, id.0).await?;
         let row = row.ok_or_else(|| not_found("user", id.0))?;
         may_handle(&caller, row.role)?;
-        users::sign_out_everywhere(&write.txn, row.id).await?;
         let changed = Changed::to(user::Model::RESOURCE, row.id).with_new_password(true);
-        let mut row = row.into_active_model();
-        row.password_hash = Set(hash);
-        row.updated_at = Set(clock::now());
-        row.update(&write.txn).await?;
+        users::set_password(&write.txn, row, hash, clock::now()).await?;
         write.commit(changed).await?;
         Ok(Json(Message { message: "The password is changed.".to_owned() }))
     }

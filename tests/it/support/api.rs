@@ -9,7 +9,7 @@ use capconduit::clock;
 use capconduit::ids::CallId;
 use capconduit::live::Live;
 use capconduit::routing::snapshot::Current;
-use capconduit_entity::{Role, UserStatus, api_token, user};
+use capconduit_entity::{Role, api_token};
 use parking_lot::Mutex;
 use reqwest::{Method, RequestBuilder};
 use sea_orm::{ActiveModelTrait, Set};
@@ -141,19 +141,8 @@ impl TestApi {
 
     /// A new account, put into the database; its id.
     pub async fn account(&self, name: &str, role: Role) -> i64 {
-        let now = clock::now();
-        let row = user::ActiveModel {
-            username: Set(name.to_owned()),
-            email: Set(format!("{name}@example.com")),
-            password_hash: Set(password_hash().await),
-            role: Set(role),
-            status: Set(UserStatus::Active),
-            full_name: Set(None),
-            company_name: Set(None),
-            created_at: Set(now),
-            updated_at: Set(now),
-            ..Default::default()
-        };
+        let (email, hash) = (format!("{name}@example.com"), password_hash().await);
+        let row = capconduit::store::users::new_account(name, &email, hash, role, clock::now());
         row.insert(&self.backend.db).await.unwrap().id
     }
 
