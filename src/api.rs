@@ -10,6 +10,7 @@
 
 pub mod access;
 pub mod admin;
+mod allow;
 pub mod audit;
 pub mod auth;
 mod conflict;
@@ -27,6 +28,7 @@ mod server;
 mod simulate;
 mod stamp;
 pub mod tries;
+mod wording;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

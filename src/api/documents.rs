@@ -10,6 +10,7 @@ use poem_openapi::{OpenApi, OpenApiService};
 
 use super::admin::clients::ClientsApi;
 use super::admin::users::UsersApi;
+use super::allow::Allow;
 use super::audit::AuditApi;
 use super::auth::AuthApi;
 use super::internal::log_call::LogCallApi;
@@ -21,23 +22,24 @@ use super::seller::campaigns::CampaignsApi;
 use super::seller::dids::DidsApi;
 use super::seller::links::LinksApi;
 use super::simulate::{AdminSimulateApi, SellerSimulateApi};
+use super::wording;
 
 /// The admins' document, in YAML.
 pub fn admin_document() -> String {
-    admin().spec_yaml()
+    wording::to_yaml(&admin())
 }
 
 /// The sellers' document, in YAML.
 pub fn seller_document() -> String {
-    seller().spec_yaml()
+    wording::to_yaml(&seller())
 }
 
 pub(super) fn admin_ui() -> impl Endpoint {
-    page(admin().swagger_ui_html())
+    page(wording::to_swagger_ui(&admin()))
 }
 
 pub(super) fn seller_ui() -> impl Endpoint {
-    page(seller().swagger_ui_html())
+    page(wording::to_swagger_ui(&seller()))
 }
 
 /// A page that needs nothing from elsewhere: script and style are in it.
@@ -47,7 +49,12 @@ fn page(html: String) -> impl Endpoint {
 
 /// Every path there is, to be served.
 pub(super) fn everything() -> OpenApiService<impl OpenApi, ()> {
-    service("CapConduit", (ProbesApi, AuthApi, admin_apis(), seller_apis()))
+    service("CapConduit", all_apis())
+}
+
+/// The methods that each path takes.
+pub(super) fn allow() -> Allow {
+    Allow::of(&all_apis())
 }
 
 fn admin() -> OpenApiService<impl OpenApi, ()> {
@@ -62,6 +69,10 @@ fn seller() -> OpenApiService<impl OpenApi, ()> {
         "Sells inbound calls under caps: numbers (DIDs), campaigns, links to clients with \
          their caps, call logs and live calls of one seller.",
     )
+}
+
+fn all_apis() -> impl OpenApi {
+    (ProbesApi, AuthApi, admin_apis(), seller_apis())
 }
 
 fn admin_apis() -> impl OpenApi {

@@ -29,6 +29,7 @@ pub fn routes(backend: Arc<Backend>) -> impl Endpoint {
         .data(backend)
         .with(Unbroken)
         .catch_all_error(problem::from_framework)
+        .with(documents::allow())
 }
 
 /// Answers requests until `stop` resolves, then lets those that are being answered end.

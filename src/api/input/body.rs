@@ -54,6 +54,7 @@ impl<'a, T: Request> ApiExtractor<'a> for Body<T> {
         debug_assert!(Self::parse(example.to_string().as_bytes()).is_ok(), "{example} is refused");
         if let Some(schema) = registry.schemas.get_mut(&*T::name()) {
             schema.example = Some(example);
+            schema.min_properties = (!T::MAY_BE_EMPTY).then_some(1);
         }
     }
 

@@ -63,6 +63,9 @@ impl Judge<'_> {
             ("object", Value::Object(object)) => self.object(schema, object, path),
             ("array", Value::Array(items)) => self.array(schema, items, path),
             ("string", Value::String(text)) => self.text(schema, text, path),
+            ("integer", Value::Number(number)) if number.is_u64() && !number.is_i64() => {
+                self.complain(path, format!("must be at most {}", i64::MAX));
+            }
             ("integer", Value::Number(number)) if !number.is_f64() => {
                 self.number(schema, number.as_f64().unwrap_or(f64::MAX), path);
             }
@@ -150,8 +153,6 @@ impl Judge<'_> {
 fn bounds(schema: &MetaSchema) -> (f64, f64) {
     let of_type = match schema.format {
         Some("int32") => (f64::from(i32::MIN), f64::from(i32::MAX)),
-        // Beyond this, JSON numbers aren't whole everywhere.
-        Some("int64") => (-9_007_199_254_740_991.0, 9_007_199_254_740_991.0),
         _ => (f64::MIN, f64::MAX),
     };
     (schema.minimum.unwrap_or(of_type.0), schema.maximum.unwrap_or(of_type.1))

@@ -114,9 +114,11 @@ macro_rules! texts {
 
 const NAME_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$";
 const LINE_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
+const PARAGRAPH_PATTERN: &str = r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]*$";
 const PJSIP_PATTERN: &str = r"^[^;\u0000-\u001f\u007f-\u009f]*$";
 const ID_PATTERN: &str = r"^[A-Za-z0-9_.-]+$";
 const CODECS_PATTERN: &str = r"^[a-z0-9]+(,[a-z0-9]+)*$";
+const ZONE_PATTERN: &str = r"^[A-Za-z][A-Za-z0-9_+/-]*$";
 
 texts! {
     /// One line of text that isn't blank.
@@ -124,7 +126,7 @@ texts! {
     /// One line of text, maybe empty.
     Line = "line", Some(LINE_PATTERN), line;
     /// Text that may have several lines.
-    Paragraph = "paragraph", None, paragraph;
+    Paragraph = "paragraph", Some(PARAGRAPH_PATTERN), paragraph;
     /// A password: taken as it is, never trimmed, never sent back.
     Secret = "password", None, secret;
     /// An e-mail address.
@@ -142,7 +144,7 @@ texts! {
     /// An instant in RFC 3339.
     Moment = "date-time", None, moment;
     /// The IANA name of a time zone.
-    ZoneName = "time-zone", None, zone;
+    ZoneName = "time-zone", Some(ZONE_PATTERN), zone;
 }
 
 fn no_control(text: &str) -> Result<(), String> {

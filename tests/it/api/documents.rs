@@ -78,3 +78,28 @@ fn every_body_has_an_example() {
         assert!(bodies > 5);
     }
 }
+
+#[tokio::test]
+async fn a_refused_method_is_told_which_methods_there_are() {
+    let api = TestApi::start().await;
+    for (path, methods) in [
+        ("/api/seller/dids", "GET, POST"),
+        ("/api/seller/campaigns/available_clients", "GET"),
+        ("/api/seller/campaigns/7", "GET, PUT, DELETE"),
+        ("/api/seller/campaigns/7/clients/9", "PUT, DELETE"),
+    ] {
+        let request = reqwest::Client::builder().no_proxy().build().unwrap();
+        let answer = request.patch(format!("{}{path}", api.base)).send().await.unwrap();
+        assert_eq!(answer.status(), 405, "{path}");
+        assert_eq!(answer.headers()["allow"], methods, "{path}");
+    }
+}
+
+#[test]
+fn the_documents_say_that_requests_have_no_other_fields() {
+    for (document, schema) in [(admin_document(), "NewClient"), (seller_document(), "DidChange")] {
+        let document: serde_json::Value = serde_yaml::from_str(&document).unwrap();
+        let schema = &document["components"]["schemas"][schema];
+        assert_eq!(schema["additionalProperties"], false, "{schema}");
+    }
+}
