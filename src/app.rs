@@ -226,10 +226,8 @@ async fn fill(
     db: &DatabaseConnection,
     snapshot: &Snapshot,
 ) -> Result<(), FillError> {
-    let counted = store::records::count_answered(db, snapshot, clock::now())
-        .await
-        .map_err(FillError::Database)?;
-    ledger.recount(&counted).await.map_err(FillError::Ledger)?;
+    let answered = store::records::answered(db, clock::now()).await.map_err(FillError::Database)?;
+    ledger.recount(&answered).await.map_err(FillError::Ledger)?;
     let mut offers: Vec<_> =
         store::records::last_offers(db).await.map_err(FillError::Database)?.into_iter().collect();
     offers.sort_by_key(|(link, offered_at)| (*offered_at, *link));
