@@ -117,7 +117,11 @@ impl Registry {
                 self.tell_all(&Input::Recheck);
                 self.audit();
             }
-            Signal::Down | Signal::Replaced => self.connected.store(false, Ordering::Release),
+            Signal::Down { heard } => {
+                self.connected.store(false, Ordering::Release);
+                self.tell_all(&Input::Unseen { since: heard });
+            }
+            Signal::Replaced => self.connected.store(false, Ordering::Release),
             Signal::Event(event) => self.on_event(event),
         }
     }
