@@ -19,7 +19,7 @@ use crate::ari::{AriClient, Socket};
 use crate::call::adopt;
 use crate::call::driver::Parts;
 use crate::call::registry::{Registry, Request};
-use crate::capacity::{Ledger, MemoryLedger};
+use crate::capacity::{Ledger, MemoryLedger, Scope};
 use crate::clock;
 use crate::config::Config;
 use crate::ids::CallId;
@@ -63,7 +63,7 @@ const SIGNALS: usize = 65_536;
 const REQUESTS: usize = 64;
 const HTTP_PATIENCE: Duration = Duration::from_secs(5);
 const JOURNAL_PATIENCE: Duration = Duration::from_secs(10);
-/// A record that waits for the database at the start is waited for this long.
+const RECOVERY_PATIENCE: Duration = Duration::from_secs(5);
 const RECOVERY_POLL: Duration = Duration::from_millis(20);
 
 impl App {
@@ -85,9 +85,9 @@ impl App {
 
         debug!("opening the journal");
         let (journal, journal_tasks, unfinished) = Journal::open(&config.journal, db.clone())?;
-        while journal.depth() > unfinished.records.len() {
-            tokio::time::sleep(RECOVERY_POLL).await;
-        }
+        wait_for_records(&journal).await;
+        // Asked before the database is: rather counted twice than not at all.
+        let unwritten = journal.unwritten();
 
         debug!("loading the configuration and filling the ledger");
         let routing = Arc::new(Current::default());
@@ -97,6 +97,11 @@ impl App {
             FillError::Database(source) => in_database(source),
             FillError::Ledger(unavailable) => unavailable.into(),
         })?;
+        for record in unwritten {
+            if let Some(attempt) = record.answered_attempt() {
+                ledger.count(Scope::link(attempt.link), attempt.held_at).await?;
+            }
+        }
         let last_alive = unfinished.last_alive.unwrap_or_else(clock::now);
         let left = unfinished.records;
         let standing: Vec<_> =
@@ -212,6 +217,19 @@ impl App {
             // A call is still being led: what it saved is in the spool.
             Err(_) => warn!("the journal was still in use"),
         }
+    }
+}
+
+/// Gives the records of the last run time to reach the database.
+async fn wait_for_records(journal: &Journal) {
+    let written = async {
+        while !journal.unwritten().is_empty() {
+            tokio::time::sleep(RECOVERY_POLL).await;
+        }
+    };
+    if tokio::time::timeout(RECOVERY_PATIENCE, written).await.is_err() {
+        let records = journal.unwritten().len();
+        warn!(records, "records of the last run still wait for the database; the start goes on");
     }
 }
 
