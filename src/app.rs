@@ -62,6 +62,8 @@ pub enum StartError {
 const SIGNALS: usize = 65_536;
 const REQUESTS: usize = 64;
 const HTTP_PATIENCE: Duration = Duration::from_secs(5);
+/// The last of a call that is over: what it asked of the switch is answered.
+const CALLS_PATIENCE: Duration = Duration::from_secs(2);
 const JOURNAL_PATIENCE: Duration = Duration::from_secs(10);
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(5);
 const RECOVERY_POLL: Duration = Duration::from_millis(20);
@@ -138,8 +140,14 @@ impl App {
 
         debug!("opening the API");
         let stop_http = CancellationToken::new();
-        let switch =
-            Arc::new(Switch::new(ari, connected.clone(), requests.clone(), live.clone(), &tracker));
+        let switch = Arc::new(Switch::new(
+            ari,
+            connected.clone(),
+            requests.clone(),
+            live.clone(),
+            stop_http.clone(),
+            &tracker,
+        ));
         let session = SessionSettings {
             lifetime: TimeDelta::hours(i64::from(config.http.session_hours)),
             secure_cookie: config.http.secure_cookies,
@@ -175,12 +183,10 @@ impl App {
         self.connected.load(Ordering::Acquire)
     }
 
-    /// Hangs up every call and waits for their ends, but no longer than `patience`.
+    /// Takes no calls any more, hangs up those that are up and waits for their
+    /// ends, but no longer than `patience`.
     pub async fn hang_up_all(&self, patience: Duration) {
-        if self.live.is_empty() {
-            return;
-        }
-        info!(calls = self.live.len(), "hanging up");
+        info!(calls = self.live.len(), "no calls are taken any more");
         if self.requests.send(Request::HangUpAll).await.is_err() {
             return;
         }
@@ -205,13 +211,17 @@ impl App {
         if self.socket.await.is_err() {
             warn!("the event socket ended badly");
         }
-        if !self.live.is_empty() {
+        drop(self.requests);
+        self.tracker.close();
+        if self.live.is_empty() {
+            let over = async { (self.registry.await, self.tracker.wait().await) };
+            if tokio::time::timeout(CALLS_PATIENCE, over).await.is_err() {
+                warn!("the last calls were cut off");
+            }
+        } else {
             warn!(calls = self.live.len(), "calls are left to the next start");
             self.registry.abort();
         }
-        drop(self.requests);
-        drop(self.registry.await);
-        self.tracker.close();
         match Arc::try_unwrap(self.journal) {
             Ok(journal) => self.journal_tasks.close(journal, JOURNAL_PATIENCE).await,
             // A call is still being led: what it saved is in the spool.
@@ -275,17 +285,13 @@ impl Switch {
         connected: Arc<AtomicBool>,
         requests: mpsc::Sender<Request>,
         live: Arc<Live>,
+        stop: CancellationToken,
         tracker: &TaskTracker,
     ) -> Self {
         let changed = Arc::new(tokio::sync::Notify::new());
-        let bell = Arc::downgrade(&changed);
+        let bell = changed.clone();
         tracker.spawn(async move {
-            while let Some(bell) = bell.upgrade() {
-                let rung = tokio::time::timeout(Duration::from_secs(1), bell.notified()).await;
-                drop(bell);
-                if rung.is_err() {
-                    continue;
-                }
+            while stop.run_until_cancelled(bell.notified()).await.is_some() {
                 tokio::time::sleep(QUALIFY_DEBOUNCE).await;
                 // Asterisk reads how often to probe an address when it loads the
                 // module; new endpoints are dialable without it.
