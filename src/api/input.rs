@@ -18,7 +18,7 @@ pub use body::{Body, Request};
 pub use patch::{Clearable, Given, patch, patch_clearable};
 pub use query::Asked;
 pub use text::{
-    Codecs, E164Text, Email, Line, Moment, Name, Paragraph, PjsipId, PjsipText, Secret, SipUri,
-    ZoneName,
+    Codecs, E164Text, Email, Line, Moment, Name, Paragraph, PjsipId, PjsipText, PjsipUser, Secret,
+    SipUri, ZoneName,
 };
 pub use word::{Word, YesNo};

@@ -7,5 +7,6 @@ mod api;
 mod calls;
 mod database;
 mod demo;
+mod documented;
 mod postgres;
 mod support;

@@ -13,7 +13,7 @@ use serde_json::Value;
 pub use answer::Pjsip;
 pub use change::{Draft, PjsipChange};
 
-use crate::api::input::{Codecs, PjsipId, PjsipText, SipUri, YesNo};
+use crate::api::input::{Codecs, PjsipId, PjsipText, PjsipUser, SipUri, YesNo};
 use crate::api::problem::FieldErrors;
 use crate::store::clients::Realtime;
 
@@ -71,7 +71,7 @@ pub struct NewEndpoint {
     #[oai(validator(max_length = 100), nullable)]
     outbound_auth: Option<PjsipId>,
     #[oai(validator(max_length = 100), nullable)]
-    from_user: Option<PjsipText>,
+    from_user: Option<PjsipUser>,
     #[oai(validator(max_length = 100), nullable)]
     from_domain: Option<PjsipText>,
     #[oai(validator(max_length = 200), nullable)]

@@ -7,6 +7,7 @@ use chrono::{NaiveDate, NaiveTime};
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef, Registry};
 use poem_openapi::types::{ParseFromParameter, ParseResult, Type};
 
+use super::text::LINE_PATTERN;
 use super::word::{Vocabulary, Word};
 use crate::api::problem::FieldErrors;
 use crate::clock::Timestamp;
@@ -165,7 +166,9 @@ impl Parameter for IdFilter {
 impl Parameter for PathPrefix {
     fn schema() -> MetaSchemaRef {
         let description = Some("What the path begins with, such as /api/admin/clients.");
-        inline(MetaSchema { max_length: Some(200), description, ..MetaSchema::new("string") })
+        let pattern = Some(LINE_PATTERN.to_owned());
+        let text = MetaSchema::new("string");
+        inline(MetaSchema { max_length: Some(200), pattern, description, ..text })
     }
 
     fn parse(text: &str) -> Result<Self, String> {

@@ -113,9 +113,10 @@ macro_rules! texts {
 }
 
 const NAME_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$";
-const LINE_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
+pub const LINE_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
 const PARAGRAPH_PATTERN: &str = r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]*$";
 const PJSIP_PATTERN: &str = r"^[^;\u0000-\u001f\u007f-\u009f]*$";
+const USER_PATTERN: &str = r"^[A-Za-z0-9._~%!$&'()*+,=:-]*$";
 const ID_PATTERN: &str = r"^[A-Za-z0-9_.-]+$";
 const CODECS_PATTERN: &str = r"^[a-z0-9]+(,[a-z0-9]+)*$";
 const ZONE_PATTERN: &str = r"^[A-Za-z][A-Za-z0-9_+/-]*$";
@@ -137,6 +138,9 @@ texts! {
     PjsipId = "pjsip-id", Some(ID_PATTERN), pjsip_id;
     /// A value that Asterisk reads from a column: `;` would start a comment or a next value.
     PjsipText = "pjsip-text", Some(PJSIP_PATTERN), pjsip_text;
+    /// The user of a `From` header: Asterisk refuses the endpoint over any other character
+    /// (`from_user_handler` in `res_pjsip/pjsip_configuration.c`, 22.10).
+    PjsipUser = "pjsip-user", Some(USER_PATTERN), pjsip_user;
     /// The address of a client's SIP endpoint.
     SipUri = "sip-uri", Some(r"^[sS][iI][pP][sS]?:[^;\s]+$"), sip_uri;
     /// Codecs, separated by commas, or `all`.
@@ -202,6 +206,14 @@ fn pjsip_id(text: &str) -> Result<(), String> {
 fn pjsip_text(text: &str) -> Result<(), String> {
     no_control(text)?;
     if text.contains(';') { Err("must not contain ';'".to_owned()) } else { Ok(()) }
+}
+
+fn pjsip_user(text: &str) -> Result<(), String> {
+    let valid = |b: u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,=:".contains(&b);
+    if text.bytes().all(valid) {
+        return Ok(());
+    }
+    Err("must consist of characters that a SIP user can have, without ';'".to_owned())
 }
 
 fn sip_uri(text: &str) -> Result<(), String> {

@@ -78,6 +78,18 @@ async fn a_contact_that_could_break_out_of_its_column_is_refused() {
 }
 
 #[tokio::test]
+async fn a_user_that_asterisk_would_drop_the_endpoint_for_is_refused() {
+    let api = TestApi::start().await;
+    let staff = api.staff().await;
+    for user in ["a b", "zoë", "a@b", "a/b", "<a>"] {
+        let mut bad = client("acme");
+        bad["pjsip"]["endpoint"]["fromUser"] = json!(user);
+        let refused = staff.post("/api/admin/clients", bad).await;
+        assert_eq!(refused.refused_fields(400), ["pjsip.endpoint.fromUser"], "{user:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_formatted_number_is_refused_with_the_number_that_was_meant() {
     let api = TestApi::start().await;
     let seller = api.seller("joe").await;

@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 use super::service::{Service, items};
 use super::web::Web;
 
+/// Every seller's password.
+pub const PASSWORD: &str = "a seller's password";
+
 pub struct Seller {
     pub id: i64,
     pub web: Web,
@@ -25,11 +28,11 @@ impl Seller {
         let user = json!({
             "username": name,
             "email": format!("{name}@example.com"),
-            "password": "a seller's password",
+            "password": PASSWORD,
             "role": "user",
         });
         let user = service.admin().post("/api/admin/users", user).await;
-        let web = Web::sign_in(service.http_port, name, "a seller's password").await;
+        let web = Web::sign_in(service.http_port, name, PASSWORD).await;
         Self { id: id(&user), web }
     }
 

@@ -223,7 +223,8 @@ impl Service {
         }
     }
 
-    fn secret(&self, name: &str) -> String {
+    /// What a file of the data folder keeps secret.
+    pub fn secret(&self, name: &str) -> String {
         fs::read_to_string(self.data().join(name)).unwrap().trim().to_owned()
     }
 }

@@ -34,6 +34,10 @@ impl Web {
         Self { http, base, token }
     }
 
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     pub async fn get(&self, path: &str) -> Value {
         self.ask(Method::GET, path, None).await
     }

@@ -5,7 +5,7 @@ use poem_openapi::Object;
 use poem_openapi::types::MaybeUndefined;
 
 use super::{AuthType, Names, or_empty};
-use crate::api::input::{Clearable, Codecs, Given, PjsipId, PjsipText, SipUri, YesNo};
+use crate::api::input::{Clearable, Codecs, Given, PjsipId, PjsipText, PjsipUser, SipUri, YesNo};
 use crate::api::problem::FieldErrors;
 use crate::store::clients::Realtime;
 
@@ -40,7 +40,7 @@ pub struct EndpointChange {
     #[oai(validator(max_length = 100), nullable)]
     outbound_auth: Clearable<PjsipId>,
     #[oai(validator(max_length = 100), nullable)]
-    from_user: Clearable<PjsipText>,
+    from_user: Clearable<PjsipUser>,
     #[oai(validator(max_length = 100), nullable)]
     from_domain: Clearable<PjsipText>,
     #[oai(validator(max_length = 200), nullable)]
