@@ -7,5 +7,6 @@ mod api;
 mod calls;
 mod database;
 mod demo;
+mod embedded;
 mod postgres;
 mod support;
