@@ -6,6 +6,8 @@ SIP_ADDRESS ?= 127.0.0.1
 SIP_PORT ?= 5060
 ARI_PORT ?= 8088
 RTP_PORTS ?= 10000-12000
+# Recipes read them from the environment, whatever characters are in them.
+export DATA HTTP_PORT SIP_ADDRESS SIP_PORT ARI_PORT RTP_PORTS
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -22,14 +24,14 @@ help:
 	@echo 'make openapi  write openapi/admin.yaml and openapi/seller.yaml anew'
 
 run: build
-	@scripts/fetch-tools asterisk
-	@exec $(PROGRAM) run --data '$(DATA)' --http-port '$(HTTP_PORT)' --sip-address '$(SIP_ADDRESS)' \
-	  --sip-port '$(SIP_PORT)' --ari-port '$(ARI_PORT)' --rtp-ports '$(RTP_PORTS)'
+	@scripts/fetch-tools asterisk sipp
+	@exec $(PROGRAM) run --data "$$DATA" --http-port "$$HTTP_PORT" --sip-address "$$SIP_ADDRESS" \
+	  --sip-port "$$SIP_PORT" --ari-port "$$ARI_PORT" --rtp-ports "$$RTP_PORTS"
 
 demo: build
 	@scripts/fetch-tools asterisk sipp
-	@exec $(PROGRAM) demo --data '$(DATA)' --http-port '$(HTTP_PORT)' --sip-address '$(SIP_ADDRESS)' \
-	  --sip-port '$(SIP_PORT)' --ari-port '$(ARI_PORT)' --rtp-ports '$(RTP_PORTS)'
+	@exec $(PROGRAM) demo --data "$$DATA" --http-port "$$HTTP_PORT" --sip-address "$$SIP_ADDRESS" \
+	  --sip-port "$$SIP_PORT" --ari-port "$$ARI_PORT" --rtp-ports "$$RTP_PORTS"
 
 test: tools lint
 	cargo test --workspace --locked

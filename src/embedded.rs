@@ -11,11 +11,14 @@ mod summary;
 use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use rand::RngExt;
+use rustix::fs::Mode;
+use rustix::process::umask;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -32,16 +35,16 @@ pub struct Options {
     #[arg(long, default_value = ".run")]
     pub data: PathBuf,
     /// Port of the API and its documentation, on 127.0.0.1.
-    #[arg(long, default_value_t = 8080)]
+    #[arg(long, default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..))]
     pub http_port: u16,
     /// Address on which carriers call; 0.0.0.0 for all of this machine's.
     #[arg(long, default_value_t = Ipv4Addr::LOCALHOST)]
     pub sip_address: Ipv4Addr,
     /// UDP port on which carriers call.
-    #[arg(long, default_value_t = 5060)]
+    #[arg(long, default_value_t = 5060, value_parser = clap::value_parser!(u16).range(1..))]
     pub sip_port: u16,
     /// Port of Asterisk's own HTTP server, on 127.0.0.1.
-    #[arg(long, default_value_t = 8088)]
+    #[arg(long, default_value_t = 8088, value_parser = clap::value_parser!(u16).range(1..))]
     pub ari_port: u16,
     /// UDP ports for media, four for each call.
     #[arg(long, default_value = "10000-12000", value_name = "FROM-TO")]
@@ -68,13 +71,25 @@ pub struct RtpPorts {
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error("{what} port {port} is in use: stop what uses it, or choose another with {option}")]
-    PortInUse { what: &'static str, port: u16, option: &'static str },
+    PortInUse { what: &'static str, port: u16, option: String },
+    #[error("you may not listen on {what} port {port}: choose one from 1024 on with {option}")]
+    PortForbidden { what: &'static str, port: u16, option: String },
+    #[error(
+        "this machine doesn't have the address {0}: choose one that it has with --sip-address (make run SIP_ADDRESS=...)"
+    )]
+    NoSuchAddress(Ipv4Addr),
+    #[error("{what} can't listen on {address}: {source}")]
+    Port { what: &'static str, address: SocketAddrV4, source: io::Error },
     #[error("port {port} is meant for two things: choose different ports")]
     SamePort { port: u16 },
     #[error(
         "{0} is in use by another `capconduit run`: stop that one, or choose another folder with --data"
     )]
     FolderInUse(PathBuf),
+    #[error(
+        "the folder {0:?} can't be used: its full path may have no quotes, no line breaks and none of ; % ? \\"
+    )]
+    Characters(PathBuf),
     #[error("only {free_mb} MB are free for {folder}: make room for at least {NEEDED_MB} MB")]
     NoSpace { folder: PathBuf, free_mb: u64 },
     #[error("{operation} {path}: {source}")]
@@ -103,6 +118,8 @@ const CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// # Errors
 /// One sentence for the person in front of the terminal.
 pub async fn run(options: Options, ended: CancellationToken) -> Result<(), RunError> {
+    // Callers' numbers and passwords are in what this and Asterisk write.
+    umask(Mode::RWXG | Mode::RWXO);
     let mut folder = Folder::prepare(&options).await?;
     let config = folder.config(&options)?;
     telemetry::start(&config.log, Destination::File(folder.log_file()?));
@@ -188,8 +205,17 @@ impl Folder {
         let path = &options.data;
         let failed =
             |operation| move |source| RunError::Folder { operation, path: path.clone(), source };
+        for folder in [path, &options.tools] {
+            check_characters(folder)?;
+        }
+        let is_ours = is_ours_alone(path);
         fs::create_dir_all(path.join("log")).map_err(failed("can't make the folder"))?;
         let root = path.canonicalize().map_err(failed("can't open the folder"))?;
+        asterisk::home(&root)?;
+        if is_ours {
+            fs::set_permissions(&root, fs::Permissions::from_mode(0o700))
+                .map_err(failed("can't keep others out of the folder"))?;
+        }
         let lock = File::create(root.join("lock")).map_err(failed("can't write to the folder"))?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -220,6 +246,8 @@ impl Folder {
             ("http.address", format!("127.0.0.1:{}", options.http_port)),
             ("database.url", format!("sqlite://{}", path("capconduit.db"))),
             ("ari.address", format!("127.0.0.1:{}", options.ari_port)),
+            ("ari.application", asterisk::APPLICATION.to_owned()),
+            ("ari.username", asterisk::ARI_USER.to_owned()),
             ("ari.password", self.secret("ari-password")?),
             ("internal.token", self.secret("internal-token")?),
             ("journal.directory", path("journal")),
@@ -261,6 +289,22 @@ impl Folder {
     }
 }
 
+/// Settings files and URLs give these a meaning of their own.
+fn check_characters(folder: &Path) -> Result<(), RunError> {
+    let is_plain = |c: char| !c.is_control() && !";%?'\"\\".contains(c);
+    match std::path::absolute(folder) {
+        Ok(path) if path.to_str().is_some_and(|path| path.chars().all(is_plain)) => Ok(()),
+        _ => Err(RunError::Characters(folder.to_owned())),
+    }
+}
+
+/// Whether nobody else has anything in there: the folder isn't there yet, is
+/// empty, or was made by an earlier run.
+fn is_ours_alone(folder: &Path) -> bool {
+    folder.join("lock").exists()
+        || fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none())
+}
+
 fn check_space(folder: &Path) -> Result<(), u64> {
     let Ok(stat) = rustix::fs::statvfs(folder) else { return Ok(()) };
     let free_mb = stat.f_bavail.saturating_mul(stat.f_frsize) >> 20;
@@ -269,24 +313,35 @@ fn check_space(folder: &Path) -> Result<(), u64> {
 
 /// `all`: the ports of Asterisk too, which are in use where one is taken up.
 fn check_ports(options: &Options, all: bool) -> Result<(), RunError> {
-    let at = |port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
     if options.http_port == options.ari_port {
         return Err(RunError::SamePort { port: options.http_port });
     }
-    for (what, port, option) in [
-        ("HTTP", options.http_port, "--http-port (make run HTTP_PORT=...)"),
-        ("ARI", options.ari_port, "--ari-port (make run ARI_PORT=...)"),
-    ] {
-        let ours = port == options.http_port;
-        if (ours || all) && TcpListener::bind(at(port)).is_err() {
-            return Err(RunError::PortInUse { what, port, option });
-        }
-    }
-    if all && UdpSocket::bind((options.sip_address, options.sip_port)).is_err() {
-        let option = "--sip-port (make run SIP_PORT=...)";
-        return Err(RunError::PortInUse { what: "SIP", port: options.sip_port, option });
+    let http = SocketAddrV4::new(Ipv4Addr::LOCALHOST, options.http_port);
+    let ari = SocketAddrV4::new(Ipv4Addr::LOCALHOST, options.ari_port);
+    let sip = SocketAddrV4::new(options.sip_address, options.sip_port);
+    let refused = |what, address, option| move |source| unusable(what, address, option, source);
+    TcpListener::bind(http).map_err(refused("HTTP", http, "http"))?;
+    if all {
+        TcpListener::bind(ari).map_err(refused("ARI", ari, "ari"))?;
+        UdpSocket::bind(sip).map_err(refused("SIP", sip, "sip"))?;
     }
     Ok(())
+}
+
+fn unusable(
+    what: &'static str,
+    address: SocketAddrV4,
+    option: &'static str,
+    source: io::Error,
+) -> RunError {
+    let port = address.port();
+    let option = format!("--{option}-port (make run {}_PORT=...)", option.to_ascii_uppercase());
+    match source.kind() {
+        io::ErrorKind::AddrInUse => RunError::PortInUse { what, port, option },
+        io::ErrorKind::AddrNotAvailable => RunError::NoSuchAddress(*address.ip()),
+        io::ErrorKind::PermissionDenied => RunError::PortForbidden { what, port, option },
+        _ => RunError::Port { what, address, source },
+    }
 }
 
 impl std::str::FromStr for RtpPorts {

@@ -344,6 +344,8 @@ impl Machine {
             Input::CallerAnswered => self.on_caller_answered(at),
             Input::CallerWaiting => self.on_caller_waiting(at),
             Input::CallerCause { cause, sip } => self.on_caller_ending(at, cause, sip),
+            // No event is on its way of what happened while nobody listened.
+            Input::CallerMissing if self.unseen_since.is_some() => self.on_caller_gone(at),
             Input::CallerMissing => {
                 self.effects.push(Effect::Arm(Timer::CallerMissing, EVENTS_LAG));
             }

@@ -50,7 +50,7 @@ pub enum AsteriskError {
     #[error("there is no Asterisk in {0}: run `scripts/fetch-tools asterisk` (`make run` does)")]
     NotFetched(PathBuf),
     #[error(
-        "the folder {0} has too long a name for Asterisk's control socket: choose one with fewer than 90 characters with --data"
+        "the folder {0} has too long a path for Asterisk's control socket: choose one whose full path has {most} bytes at most with --data", most = HOME_MOST_BYTES - "/asterisk".len()
     )]
     LongPath(PathBuf),
     #[error("Asterisk's configuration can't be written to {path}: {source}")]
@@ -71,6 +71,10 @@ pub enum AsteriskError {
     KeepsEnding(usize, PathBuf),
 }
 
+/// The Stasis application that calls are handed to.
+pub const APPLICATION: &str = "capconduit";
+/// The user in `asterisk-conf/ari.conf`.
+pub const ARI_USER: &str = "capconduit";
 const READY_WITHIN: Duration = Duration::from_secs(30);
 const STOP_WITHIN: Duration = Duration::from_secs(8);
 const ADOPTED_POLL: Duration = Duration::from_millis(100);
@@ -292,7 +296,7 @@ impl Launch {
 }
 
 /// The folder that Asterisk lives in.
-fn home(data: &Path) -> Result<PathBuf, AsteriskError> {
+pub fn home(data: &Path) -> Result<PathBuf, AsteriskError> {
     let home = data.join("asterisk");
     if home.as_os_str().len() > HOME_MOST_BYTES {
         return Err(AsteriskError::LongPath(data.to_owned()));
@@ -317,7 +321,7 @@ fn configuration(
         ("@CARRIER_MATCH@", "127.0.0.0/8".to_owned()),
         ("@CARRIERS_FILE@", data.join("carriers.conf").display().to_string()),
         ("@DATABASE_FILE@", data.join("capconduit.db").display().to_string()),
-        ("@STASIS_APP@", "capconduit".to_owned()),
+        ("@STASIS_APP@", APPLICATION.to_owned()),
         ("@PATIENCE_SECONDS@", options.patience_seconds.to_string()),
         ("@RTP_START@", options.rtp_ports.from.to_string()),
         ("@RTP_END@", options.rtp_ports.to.to_string()),

@@ -37,10 +37,29 @@ pub fn print(options: &Options, data: &Path, first_password: Option<&str>) {
     }
     println!();
     println!(
-        "  First call:  make demo in another terminal, or a softphone: README, \"A first call\""
+        "  First call:  {} in another terminal, or a softphone: README, \"A first call\"",
+        demo(options)
     );
     println!("  Ctrl-C ends everything that was started here.");
     println!();
+}
+
+/// The command that shows the demo on this very service.
+fn demo(options: &Options) -> String {
+    let mut command = "make demo".to_owned();
+    let data = options.data.display().to_string();
+    for (name, value, default) in [
+        ("DATA", data, ".run"),
+        ("HTTP_PORT", options.http_port.to_string(), "8080"),
+        ("SIP_PORT", options.sip_port.to_string(), "5060"),
+    ] {
+        if value.contains(' ') {
+            command += &format!(" {name}='{value}'");
+        } else if value != default {
+            command += &format!(" {name}={value}");
+        }
+    }
+    command
 }
 
 struct Style {

@@ -25,7 +25,7 @@ async fn a_caller_hears_ringing_while_the_service_is_away_and_then_gets_503() {
     let waited = called.elapsed();
     assert!((PATIENCE..PATIENCE + seconds(2)).contains(&waited), "{waited:?}");
 
-    // It finds its data again, and ends the Asterisk that was left alone.
+    // It finds its data again, and takes up the Asterisk that was left alone.
     service.start_again().await;
     service.assert_clean().await;
 }

@@ -44,11 +44,20 @@ impl Process {
 
     /// Asks it to end, waits, and in the end insists. Whether it ended as asked.
     pub fn end(&mut self) -> Option<ExitStatus> {
+        self.end_with(Signal::TERM)
+    }
+
+    /// The same, as Ctrl-C does it.
+    pub fn interrupt(&mut self) -> Option<ExitStatus> {
+        self.end_with(Signal::INT)
+    }
+
+    fn end_with(&mut self, signal: Signal) -> Option<ExitStatus> {
         if let Some(status) = self.exited() {
             return Some(status);
         }
         let pid = Pid::from_child(&self.child);
-        if kill_process(pid, Signal::TERM).is_ok() {
+        if kill_process(pid, signal).is_ok() {
             let started = Instant::now();
             while started.elapsed() < GRACE {
                 if let Some(status) = self.exited() {
