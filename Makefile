@@ -36,6 +36,7 @@ test: tools lint
 
 tools:
 	@scripts/fetch-tools asterisk sipp postgres
+	@scripts/fetch-api-tools
 
 lint: toolchain
 	cargo fmt --all --check

@@ -8,5 +8,6 @@ mod calls;
 mod database;
 mod demo;
 mod documented;
+mod generated;
 mod postgres;
 mod support;
