@@ -19,7 +19,7 @@ use crate::ari::{AriClient, Socket};
 use crate::call::adopt;
 use crate::call::driver::Parts;
 use crate::call::registry::{Registry, Request};
-use crate::capacity::{Ledger, MemoryLedger};
+use crate::capacity::{Ledger, MemoryLedger, Scope};
 use crate::clock;
 use crate::config::Config;
 use crate::ids::CallId;
@@ -62,8 +62,10 @@ pub enum StartError {
 const SIGNALS: usize = 65_536;
 const REQUESTS: usize = 64;
 const HTTP_PATIENCE: Duration = Duration::from_secs(5);
+/// The last of a call that is over: what it asked of the switch is answered.
+const CALLS_PATIENCE: Duration = Duration::from_secs(2);
 const JOURNAL_PATIENCE: Duration = Duration::from_secs(10);
-/// A record that waits for the database at the start is waited for this long.
+const RECOVERY_PATIENCE: Duration = Duration::from_secs(5);
 const RECOVERY_POLL: Duration = Duration::from_millis(20);
 
 impl App {
@@ -85,9 +87,9 @@ impl App {
 
         debug!("opening the journal");
         let (journal, journal_tasks, unfinished) = Journal::open(&config.journal, db.clone())?;
-        while journal.depth() > unfinished.records.len() {
-            tokio::time::sleep(RECOVERY_POLL).await;
-        }
+        wait_for_records(&journal).await;
+        // Asked before the database is: rather counted twice than not at all.
+        let unwritten = journal.unwritten();
 
         debug!("loading the configuration and filling the ledger");
         let routing = Arc::new(Current::default());
@@ -97,6 +99,11 @@ impl App {
             FillError::Database(source) => in_database(source),
             FillError::Ledger(unavailable) => unavailable.into(),
         })?;
+        for record in unwritten {
+            if let Some(attempt) = record.answered_attempt() {
+                ledger.count(Scope::link(attempt.link), attempt.held_at).await?;
+            }
+        }
         let last_alive = unfinished.last_alive.unwrap_or_else(clock::now);
         let left = unfinished.records;
         let standing: Vec<_> =
@@ -133,8 +140,14 @@ impl App {
 
         debug!("opening the API");
         let stop_http = CancellationToken::new();
-        let switch =
-            Arc::new(Switch::new(ari, connected.clone(), requests.clone(), live.clone(), &tracker));
+        let switch = Arc::new(Switch::new(
+            ari,
+            connected.clone(),
+            requests.clone(),
+            live.clone(),
+            stop_http.clone(),
+            &tracker,
+        ));
         let session = SessionSettings {
             lifetime: TimeDelta::hours(i64::from(config.http.session_hours)),
             secure_cookie: config.http.secure_cookies,
@@ -170,12 +183,10 @@ impl App {
         self.connected.load(Ordering::Acquire)
     }
 
-    /// Hangs up every call and waits for their ends, but no longer than `patience`.
+    /// Takes no calls any more, hangs up those that are up and waits for their
+    /// ends, but no longer than `patience`.
     pub async fn hang_up_all(&self, patience: Duration) {
-        if self.live.is_empty() {
-            return;
-        }
-        info!(calls = self.live.len(), "hanging up");
+        info!(calls = self.live.len(), "no calls are taken any more");
         if self.requests.send(Request::HangUpAll).await.is_err() {
             return;
         }
@@ -200,18 +211,35 @@ impl App {
         if self.socket.await.is_err() {
             warn!("the event socket ended badly");
         }
-        if !self.live.is_empty() {
+        drop(self.requests);
+        self.tracker.close();
+        if self.live.is_empty() {
+            let over = async { (self.registry.await, self.tracker.wait().await) };
+            if tokio::time::timeout(CALLS_PATIENCE, over).await.is_err() {
+                warn!("the last calls were cut off");
+            }
+        } else {
             warn!(calls = self.live.len(), "calls are left to the next start");
             self.registry.abort();
         }
-        drop(self.requests);
-        drop(self.registry.await);
-        self.tracker.close();
         match Arc::try_unwrap(self.journal) {
             Ok(journal) => self.journal_tasks.close(journal, JOURNAL_PATIENCE).await,
             // A call is still being led: what it saved is in the spool.
             Err(_) => warn!("the journal was still in use"),
         }
+    }
+}
+
+/// Gives the records of the last run time to reach the database.
+async fn wait_for_records(journal: &Journal) {
+    let written = async {
+        while !journal.unwritten().is_empty() {
+            tokio::time::sleep(RECOVERY_POLL).await;
+        }
+    };
+    if tokio::time::timeout(RECOVERY_PATIENCE, written).await.is_err() {
+        let records = journal.unwritten().len();
+        warn!(records, "records of the last run still wait for the database; the start goes on");
     }
 }
 
@@ -226,10 +254,8 @@ async fn fill(
     db: &DatabaseConnection,
     snapshot: &Snapshot,
 ) -> Result<(), FillError> {
-    let counted = store::records::count_answered(db, snapshot, clock::now())
-        .await
-        .map_err(FillError::Database)?;
-    ledger.recount(&counted).await.map_err(FillError::Ledger)?;
+    let answered = store::records::answered(db, clock::now()).await.map_err(FillError::Database)?;
+    ledger.recount(&answered).await.map_err(FillError::Ledger)?;
     let mut offers: Vec<_> =
         store::records::last_offers(db).await.map_err(FillError::Database)?.into_iter().collect();
     offers.sort_by_key(|(link, offered_at)| (*offered_at, *link));
@@ -259,17 +285,13 @@ impl Switch {
         connected: Arc<AtomicBool>,
         requests: mpsc::Sender<Request>,
         live: Arc<Live>,
+        stop: CancellationToken,
         tracker: &TaskTracker,
     ) -> Self {
         let changed = Arc::new(tokio::sync::Notify::new());
-        let bell = Arc::downgrade(&changed);
+        let bell = changed.clone();
         tracker.spawn(async move {
-            while let Some(bell) = bell.upgrade() {
-                let rung = tokio::time::timeout(Duration::from_secs(1), bell.notified()).await;
-                drop(bell);
-                if rung.is_err() {
-                    continue;
-                }
+            while stop.run_until_cancelled(bell.notified()).await.is_some() {
                 tokio::time::sleep(QUALIFY_DEBOUNCE).await;
                 // Asterisk reads how often to probe an address when it loads the
                 // module; new endpoints are dialable without it.

@@ -145,14 +145,18 @@ pub struct Standing {
     pub settled: bool,
 }
 
-/// What the database knows of a scope: answered calls, by window.
+/// What the records know of a scope: its answered calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Counted {
+pub struct Answered {
     pub scope: Scope,
-    pub kind: WindowKind,
-    pub start: Timestamp,
-    pub used: u32,
+    /// Of all time.
+    pub total: u32,
+    /// When the newer ones were held, oldest first: at least those of [`MOMENTS_KEPT`].
+    pub moments: Vec<Timestamp>,
 }
+
+/// Longer than any window but that of all time.
+pub const MOMENTS_KEPT: chrono::TimeDelta = chrono::TimeDelta::days(40);
 
 /// The store can't be asked.
 #[derive(Debug, thiserror::Error)]
@@ -187,11 +191,11 @@ pub trait Ledger: Send + Sync + 'static {
     async fn usage(&self, scope: Scope, windows: &Windows) -> Result<Usage, Unavailable>;
 
     /// A call that was led elsewhere was answered: one unit of `scope` is used in
-    /// each of the windows, over the limit too.
-    async fn count(&self, scope: Scope, windows: &Windows) -> Result<(), Unavailable>;
+    /// every window that `moment` lies in, over the limit too.
+    async fn count(&self, scope: Scope, moment: Timestamp) -> Result<(), Unavailable>;
 
     /// Replaces what the ledger believes to be used by what the records say.
-    async fn recount(&self, counted: &[Counted]) -> Result<(), Unavailable>;
+    async fn recount(&self, answered: &[Answered]) -> Result<(), Unavailable>;
 
     /// Sets where a campaign's rotation stands.
     async fn set_cursor(&self, campaign: CampaignId, link: LinkId) -> Result<(), Unavailable>;

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::app::App;
@@ -64,23 +65,35 @@ enum Audience {
 
 /// What a wrong command line or setting exits with (sysexits' `EX_USAGE`).
 const BAD_USAGE: u8 = 64;
+/// What a second Ctrl-C exits with.
+const CUT_OFF: u8 = 130;
 
 impl Cli {
     /// Does what was asked for.
     pub async fn run(self) -> ExitCode {
         match self.command {
-            Command::Run(options) => match embedded::run(options).await {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    embedded::report(&error);
-                    fail(&error)
+            Command::Run(options) => {
+                match until_ended(async |ended| embedded::run(options, ended).await).await {
+                    Some(Ok(())) => ExitCode::SUCCESS,
+                    Some(Err(error)) => {
+                        embedded::report(&error);
+                        fail(&error)
+                    }
+                    None => CUT_OFF.into(),
                 }
-            },
-            Command::Demo(options) => match demo::run(options).await {
-                Ok(ending) => ending.into(),
-                Err(error) => fail(&error),
-            },
-            Command::Serve(file) => with_config(&file, serve).await,
+            }
+            Command::Demo(options) => {
+                match until_ended(async |ended| demo::run(options, ended).await).await {
+                    Some(Ok(ending)) => ending.into(),
+                    Some(Err(error)) => fail(&error),
+                    None => CUT_OFF.into(),
+                }
+            }
+            Command::Serve(file) => until_ended(async |ended| {
+                with_config(&file, async |config| serve(config, ended).await).await
+            })
+            .await
+            .unwrap_or_else(|| CUT_OFF.into()),
             Command::Migrate(file) => with_config(&file, migrate).await,
             Command::CheckConfig(file) => {
                 with_config(&file, async |_| {
@@ -120,15 +133,16 @@ async fn with_config(file: &ConfigFile, then: impl AsyncFnOnce(Config) -> ExitCo
     }
 }
 
-async fn serve(config: Config) -> ExitCode {
+async fn serve(config: Config, ended: CancellationToken) -> ExitCode {
     telemetry::start(&config.log, Destination::Stderr);
     let address = config.http.address.clone();
-    let app = match App::start(config).await {
-        Ok(app) => app,
-        Err(error) => return fail(&error),
+    let app = match ended.run_until_cancelled(App::start(config)).await {
+        Some(Ok(app)) => app,
+        Some(Err(error)) => return fail(&error),
+        None => return ExitCode::SUCCESS,
     };
     info!(address, "the API listens");
-    ended().await;
+    ended.cancelled().await;
     info!("stopping; calls that are up stay up");
     app.stop().await;
     ExitCode::SUCCESS
@@ -153,26 +167,53 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Resolves at the first Ctrl-C or SIGTERM. At the second, the process ends at once.
-pub async fn ended() {
-    if let Err(error) = first_signal().await {
-        warn!(%error, "signals can't be received; end the process by killing it");
-        std::future::pending::<()>().await;
-    }
-    tokio::spawn(async {
-        if first_signal().await.is_ok() {
-            eprintln!("capconduit: ended at once");
-            std::process::exit(130);
+/// Does `work`, whose token is cancelled at the first Ctrl-C or SIGTERM. At the
+/// second, `work` is dropped as it stands, and with it what it started.
+///
+/// Signals are caught from the first moment on: nothing that `work` starts can
+/// be left behind by one that comes early.
+pub async fn until_ended<T>(work: impl AsyncFnOnce(CancellationToken) -> T) -> Option<T> {
+    let ended = CancellationToken::new();
+    let work = work(ended.clone());
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => {
+            warn!(%error, "signals can't be received; end the process by killing it");
+            return Some(work.await);
         }
-    });
+    };
+    tokio::pin!(work);
+    tokio::select! {
+        done = &mut work => return Some(done),
+        () = signals.next() => ended.cancel(),
+    }
+    tokio::select! {
+        done = work => Some(done),
+        () = signals.next() => {
+            eprintln!("capconduit: ended at once");
+            None
+        }
+    }
 }
 
-async fn first_signal() -> std::io::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+/// What asks a process to end.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
     }
-    Ok(())
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }

@@ -22,11 +22,11 @@ mod summary;
 mod watch;
 
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use answers::CallLog;
@@ -86,18 +86,13 @@ const SILENCE: Duration = Duration::from_secs(6);
 ///
 /// # Errors
 /// One sentence for the person in front of the terminal.
-pub async fn run(options: Options) -> Result<Ending, DemoError> {
+pub async fn run(options: Options, ended: CancellationToken) -> Result<Ending, DemoError> {
     let program = sipp::find(&options.tools)?;
-    let mut interrupted = Box::pin(crate::cli::ended());
     let mut service = Service::find_or_start(&options).await?;
-    let ready = tokio::select! {
-        ready = service.ready() => Some(ready),
-        () = &mut interrupted => None,
-    };
-    let ending = match ready {
+    let ending = match ended.run_until_cancelled(service.ready()).await {
         None => Ok(Ending::Interrupted),
         Some(Err(error)) => Err(error.into()),
-        Some(Ok(())) => with_service(&options, program, &service, interrupted).await,
+        Some(Ok(())) => with_service(&options, program, &service, &ended).await,
     };
     service.end().await;
     ending
@@ -118,12 +113,12 @@ async fn with_service(
     options: &Options,
     program: PathBuf,
     service: &Service,
-    mut interrupted: Pin<Box<impl Future<Output = ()>>>,
+    ended: &CancellationToken,
 ) -> Result<Ending, DemoError> {
     let admin = sign_in(options, service).await?;
     let ending = tokio::select! {
         ending = play(options, program, service, &admin) => ending,
-        () = &mut interrupted => {
+        () = ended.cancelled() => {
             println!("\nInterrupted: the demo's calls are hung up; its sample data stays.");
             sample::hang_up_calls(&admin).await.map(|()| Ending::Interrupted).map_err(Into::into)
         }

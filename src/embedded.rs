@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use clap::Args;
 use rand::RngExt;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::app::{App, StartError};
@@ -97,47 +98,65 @@ const NEEDED_MB: u64 = 100;
 const GOODBYE: Duration = Duration::from_secs(3);
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
 
-/// Runs until Ctrl-C or SIGTERM.
+/// Runs until `ended` is cancelled. Asterisk never outlives this, also when it is dropped.
 ///
 /// # Errors
 /// One sentence for the person in front of the terminal.
-pub async fn run(options: Options) -> Result<(), RunError> {
-    let mut folder = Folder::prepare(&options)?;
+pub async fn run(options: Options, ended: CancellationToken) -> Result<(), RunError> {
+    let mut folder = Folder::prepare(&options).await?;
     let config = folder.config(&options)?;
     telemetry::start(&config.log, Destination::File(folder.log_file()?));
+    // Not given up midway: the first password would be lost.
     let first_password = prepare_database(&config, &folder).await?;
     let secret = folder.secret("ari-password")?;
     let leftover = folder.leftover.take();
-    let asterisk = Asterisk::start(&options, &folder.root, &secret, leftover).await?;
-    let app = match start_service(config, &folder).await {
-        Ok(app) => app,
-        Err(error) => {
-            asterisk.stop().await;
-            return Err(error);
-        }
-    };
-    summary::print(&options, &folder.root, first_password.as_deref());
-    let asterisk = asterisk.watch_until(crate::cli::ended()).await;
+    let mut asterisk = Asterisk::start(&options, &folder.root, &secret, leftover)?;
+    let served = serve(&mut asterisk, config, &folder, &ended, || {
+        summary::print(&options, &folder.root, first_password.as_deref());
+    })
+    .await;
+    asterisk.stop().await;
+    if served.is_ok() {
+        println!("Stopped.");
+    }
+    served
+}
+
+/// Starts the service beside Asterisk, calls `ready`, and runs both until `ended`.
+async fn serve(
+    asterisk: &mut Asterisk,
+    config: Config,
+    folder: &Folder,
+    ended: &CancellationToken,
+    ready: impl FnOnce(),
+) -> Result<(), RunError> {
+    let Some(up) = ended.run_until_cancelled(asterisk.ready()).await else { return Ok(()) };
+    up?;
+    let Some(app) = ended.run_until_cancelled(App::start(config)).await else { return Ok(()) };
+    let app = app?;
+    let watched = ended
+        .run_until_cancelled(async {
+            connected(&app, folder).await?;
+            ready();
+            Err(asterisk.watch().await.into())
+        })
+        .await;
     println!("\nStopping: calls are hung up, records are written ...");
     app.hang_up_all(GOODBYE).await;
     app.stop().await;
-    asterisk?.stop().await;
-    println!("Stopped.");
-    Ok(())
+    watched.unwrap_or(Ok(()))
 }
 
-async fn start_service(config: Config, folder: &Folder) -> Result<App, RunError> {
-    let app = App::start(config).await?;
+/// Waits until events flow from Asterisk.
+async fn connected(app: &App, folder: &Folder) -> Result<(), RunError> {
     let connected = async {
         while !app.is_connected() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    if tokio::time::timeout(CONNECT_WAIT, connected).await.is_err() {
-        app.stop().await;
-        return Err(RunError::NoEvents(folder.root.join("log")));
-    }
-    Ok(app)
+    tokio::time::timeout(CONNECT_WAIT, connected)
+        .await
+        .map_err(|_| RunError::NoEvents(folder.root.join("log")))
 }
 
 /// Brings the schema up to date; the first admin's password, if one was made.
@@ -165,7 +184,7 @@ struct Folder {
 // === impl Folder ===
 
 impl Folder {
-    fn prepare(options: &Options) -> Result<Self, RunError> {
+    async fn prepare(options: &Options) -> Result<Self, RunError> {
         let path = &options.data;
         let failed =
             |operation| move |source| RunError::Folder { operation, path: path.clone(), source };
@@ -188,7 +207,7 @@ impl Folder {
             Some(leftover) if leftover.fits(options, &folder.root, &password) => {
                 folder.leftover = Some(leftover);
             }
-            Some(leftover) => leftover.end()?,
+            Some(leftover) => leftover.end().await?,
             None => {}
         }
         check_ports(options, folder.leftover.is_none())?;

@@ -120,6 +120,11 @@ impl Journal {
         self.spool.depth()
     }
 
+    /// Final records that the database doesn't have yet.
+    pub fn unwritten(&self) -> Vec<Arc<CallRecord>> {
+        self.spool.unwritten()
+    }
+
     fn finish(&self, record: Arc<CallRecord>) {
         if self.finished.send(record).is_err() {
             warn!(

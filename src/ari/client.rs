@@ -103,6 +103,16 @@ impl AriClient {
         self.post("add to bridge", &path, body).await
     }
 
+    /// Takes a channel out of a bridge; it goes on ringing or talking to nobody.
+    /// One that isn't there any more is a success.
+    pub async fn remove_from_bridge(&self, bridge: &str, channel: &str) -> Done {
+        let path = format!("bridges/{}/removeChannel", segment(bridge));
+        match self.post("remove from bridge", &path, json!({"channel": channel})).await {
+            Err(AriError::NotFound { .. } | AriError::Refused { status: 400 | 422, .. }) => Ok(()),
+            result => result,
+        }
+    }
+
     pub async fn destroy_bridge(&self, bridge: &str) -> Done {
         let path = format!("bridges/{}", segment(bridge));
         gone_is_done(self.send("destroy bridge", Method::DELETE, &path, None).await)

@@ -25,6 +25,7 @@ use tracing::{debug, info, warn};
 
 use super::client::{AriClient, AriSettings};
 use super::events::{Event, EventKind, decode};
+use crate::clock::Timestamp;
 
 /// What the socket tells.
 #[derive(Debug)]
@@ -32,8 +33,11 @@ pub enum Signal {
     /// Events flow: a probe has come back. Events may have been missed before.
     Up,
     Event(Event),
-    /// Events no longer flow; the socket connects again by itself.
-    Down,
+    /// Events no longer flow, and the last sign of life was then; the socket
+    /// connects again by itself.
+    Down {
+        heard: Timestamp,
+    },
     /// Another instance has taken our application's name: we don't fight for it.
     Replaced,
 }
@@ -94,10 +98,11 @@ impl Socket {
         let mut backoff = BACKOFF_FIRST;
         loop {
             let (was_up, ended) = self.connection().await;
-            if was_up {
+            if let Some(heard) = was_up {
                 backoff = BACKOFF_FIRST;
-                self.tell(Signal::Down).await;
+                self.tell(Signal::Down { heard }).await;
             }
+            let was_up = was_up.is_some();
             match ended {
                 Ended::Cancelled => return,
                 Ended::Replaced => {
@@ -117,23 +122,24 @@ impl Socket {
         }
     }
 
-    /// One connection, from its start to its end; and whether events ever flowed.
-    async fn connection(&self) -> (bool, Ended) {
+    /// One connection, from its start to its end; and when it was last heard,
+    /// if events ever flowed.
+    async fn connection(&self) -> (Option<Timestamp>, Ended) {
         let mut stream = match connect(self.client.settings()).await {
             Ok(stream) => stream,
-            Err(ended) => return (false, ended),
+            Err(ended) => return (None, ended),
         };
         if let Err(error) = self.client.ignore_events(&IGNORED).await {
             debug!(%error, "the event filter was not set");
         }
-        let mut up = false;
-        let ended = self.read(&mut stream, &mut up).await;
+        let mut echo = None;
+        let ended = self.read(&mut stream, &mut echo).await;
         // A farewell is a courtesy: the connection may be broken already.
         drop(timeout(GOODBYE, stream.close(None)).await);
-        (up, ended)
+        (echo, ended)
     }
 
-    async fn read(&self, stream: &mut Stream, up: &mut bool) -> Ended {
+    async fn read(&self, stream: &mut Stream, echo: &mut Option<Timestamp>) -> Ended {
         let token = format!("{:016x}", rand::rng().random::<u64>());
         let mut probes = tokio::time::interval(PROBE_INTERVAL);
         let mut heard = Instant::now();
@@ -144,7 +150,7 @@ impl Socket {
                     Some(Err(error)) => return Ended::Broken(error),
                     Some(Ok(Message::Close(_))) => return Ended::Closed,
                     Some(Ok(Message::Text(text))) => {
-                        if let Err(ended) = self.on_frame(&text, &token, up, &mut heard) {
+                        if let Err(ended) = self.on_frame(&text, &token, echo, &mut heard) {
                             return ended;
                         }
                     }
@@ -161,7 +167,7 @@ impl Socket {
         &self,
         text: &str,
         token: &str,
-        up: &mut bool,
+        echo: &mut Option<Timestamp>,
         heard: &mut Instant,
     ) -> Result<(), Ended> {
         let event = match decode(text) {
@@ -177,7 +183,7 @@ impl Socket {
             EventKind::ChannelUserevent { eventname, userevent } => {
                 if eventname == PROBE_NAME && userevent["token"] == token {
                     *heard = Instant::now();
-                    if !std::mem::replace(up, true) {
+                    if echo.replace(event.at).is_none() {
                         info!("events flow from Asterisk");
                         return self.hand_on(Signal::Up);
                     }

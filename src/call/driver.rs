@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use super::machine::{Effect, Input, Machine, Timer};
+use super::outcome::cause;
 use crate::ari::{AriClient, AriError, ChannelId, ChannelState, LegId};
 use crate::capacity::{HoldId, Ledger, Request, Unavailable};
 use crate::clock::{self, Timestamp};
@@ -183,6 +184,8 @@ impl Hands {
                 let leg = self.leg(attempt);
                 self.note("hang up the client", self.parts.ari.hang_up(&leg, cause).await);
             }
+            Effect::DetachLeg { attempt } => self.detach_leg(attempt).await,
+            Effect::JoinLeg { attempt } => self.join_leg(attempt).await,
             Effect::HangUpCaller { cause } => {
                 let result = self.parts.ari.hang_up(self.caller.as_str(), cause).await;
                 self.note("hang up the caller", result);
@@ -295,9 +298,30 @@ impl Hands {
         }
     }
 
+    async fn detach_leg(&self, attempt: u32) {
+        let (ari, leg, bridge) = (&self.parts.ari, self.leg(attempt), self.call.to_string());
+        self.note("take the client out of the bridge", ari.remove_from_bridge(&bridge, &leg).await);
+        let answered = match ari.channel(&leg).await {
+            Ok(channel) => channel.is_some_and(|channel| channel.state == ChannelState::Up),
+            Err(error) => {
+                debug!(call.id = %self.call, %error, "a leg could not be checked");
+                false
+            }
+        };
+        self.report(Input::LegDetached { attempt, answered });
+    }
+
+    async fn join_leg(&self, attempt: u32) {
+        let (ari, leg, bridge) = (&self.parts.ari, self.leg(attempt), self.call.to_string());
+        if let Err(error) = ari.add_to_bridge(&bridge, &leg).await {
+            warn!(call.id = %self.call, %error, "the client could not be put back into the bridge");
+            self.note("hang up the client", ari.hang_up(&leg, cause::NORMAL).await);
+        }
+    }
+
     async fn check_caller(&self) {
         match self.parts.ari.channel(self.caller.as_str()).await {
-            Ok(None) => self.report(Input::CallerGone),
+            Ok(None) => self.report(Input::CallerMissing),
             Ok(Some(channel)) if channel.state == ChannelState::Up => {
                 self.report(Input::CallerAnswered);
             }

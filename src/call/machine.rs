@@ -54,6 +54,12 @@ pub enum Input {
     LegAnswered {
         attempt: u32,
     },
+    /// The leg is out of the bridge, where its answer can't reach the caller any more.
+    LegDetached {
+        attempt: u32,
+        /// It had been answered before.
+        answered: bool,
+    },
     /// The leg left our application; most likely it is gone.
     LegLeft {
         attempt: u32,
@@ -72,6 +78,8 @@ pub enum Input {
         cause: i32,
         sip: Option<i32>,
     },
+    /// A check found no leg of the caller: the events that say why may be on their way.
+    CallerMissing,
     /// The caller's leg is no more.
     CallerGone,
     Timer(Timer),
@@ -79,6 +87,10 @@ pub enum Input {
     HangUp,
     /// Events may have been missed: ask the switch.
     Recheck,
+    /// Nothing is heard from the switch; the call was last known to be up then.
+    Unseen {
+        since: Timestamp,
+    },
 }
 
 /// Something to be done. Effects on the switch are carried out in order.
@@ -101,6 +113,14 @@ pub enum Effect {
     HangUpLeg {
         attempt: u32,
         cause: i32,
+    },
+    /// Takes the leg out of the bridge, and looks whether it was answered.
+    DetachLeg {
+        attempt: u32,
+    },
+    /// Puts the leg back into the bridge.
+    JoinLeg {
+        attempt: u32,
     },
     HangUpCaller {
         cause: i32,
@@ -134,6 +154,8 @@ pub enum Timer {
     Gone(u32),
     /// The caller hung up, and its leg should be gone by now.
     CallerGone,
+    /// No leg of the caller is there, and no event will say more.
+    CallerMissing,
     /// Both legs should be gone by now.
     End,
 }
@@ -144,6 +166,9 @@ enum State {
     Routing,
     Creating,
     Dialling,
+    /// The ring time is over: the leg is being taken out of the bridge, so that
+    /// an answer at this very moment can't be half of one.
+    Detaching,
     /// The leg is being taken down; this will be the attempt's result.
     GivingUp(AttemptResult),
     Answering,
@@ -188,8 +213,8 @@ pub struct Machine {
     outcome: Option<Outcome>,
     /// When the conversation ended, or the caller was released.
     ended: Option<(Timestamp, i32)>,
-    /// The call is adopted from an earlier run, and the switch hasn't been
-    /// heard about it yet: until when it is known to have been up.
+    /// The switch isn't heard, or not yet since the call was adopted from an
+    /// earlier run: until when the call is known to have been up.
     unseen_since: Option<Timestamp>,
     effects: Vec<Effect>,
 }
@@ -200,6 +225,8 @@ const ANSWER: Duration = Duration::from_secs(1);
 const SETTLE: Duration = Duration::from_millis(100);
 /// The SIP status of a call that its caller took back.
 const REQUEST_TERMINATED: i32 = 487;
+/// Answers to commands overtake events by no more than this.
+const EVENTS_LAG: Duration = Duration::from_millis(200);
 const GONE: Duration = Duration::from_secs(2);
 /// After a leg left our application its end is announced at once.
 const LEFT: Duration = Duration::from_millis(300);
@@ -305,6 +332,9 @@ impl Machine {
             Input::LegAnswered { attempt } if self.is_leg(attempt) => {
                 self.on_leg_answered(at, attempt);
             }
+            Input::LegDetached { attempt, answered } if self.is_leg(attempt) => {
+                self.on_leg_detached(at, attempt, answered);
+            }
             Input::LegLeft { attempt } if self.is_leg(attempt) => {
                 self.effects.push(Effect::Arm(Timer::Gone(attempt), LEFT));
             }
@@ -314,15 +344,23 @@ impl Machine {
             Input::CallerAnswered => self.on_caller_answered(at),
             Input::CallerWaiting => self.on_caller_waiting(at),
             Input::CallerCause { cause, sip } => self.on_caller_ending(at, cause, sip),
-            Input::CallerGone => self.on_caller_gone(at),
+            Input::CallerMissing => {
+                self.effects.push(Effect::Arm(Timer::CallerMissing, EVENTS_LAG));
+            }
+            Input::CallerGone | Input::Timer(Timer::CallerMissing) => self.on_caller_gone(at),
             Input::Timer(timer) => self.on_timer(timer),
             Input::HangUp => self.on_hang_up(at),
             Input::Recheck => self.recheck(),
+            Input::Unseen { since } => {
+                let since = since.max(self.record.last_seen());
+                self.unseen_since.get_or_insert(since);
+            }
             // About a leg of an earlier attempt: old news.
             Input::LegNotCreated { .. }
             | Input::LegNotDialled { .. }
             | Input::LegRinging { .. }
             | Input::LegAnswered { .. }
+            | Input::LegDetached { .. }
             | Input::LegLeft { .. }
             | Input::LegGone { .. } => {}
         }
@@ -469,6 +507,10 @@ impl Machine {
     }
 
     fn on_leg_answered(&mut self, at: Timestamp, attempt: u32) {
+        if self.state == State::Detaching {
+            self.attempt_mut(attempt).answered_at.get_or_insert(at);
+            return;
+        }
         // In any other state it is a repetition, or an answer that came too late.
         if self.state != State::Dialling {
             return;
@@ -482,10 +524,36 @@ impl Machine {
         }
     }
 
+    /// The ring time is over. Whoever answered before the leg was out of the
+    /// bridge has the call, whoever answers later has not.
+    fn on_leg_detached(&mut self, at: Timestamp, attempt: u32, answered: bool) {
+        if self.state != State::Detaching {
+            return;
+        }
+        let caller_answered = self.caller == Caller::Answered;
+        let known = self.attempt_mut(attempt).answered_at;
+        if !answered && !caller_answered && known.is_none() {
+            self.give_up(attempt, AttemptResult::NoAnswer, cause::NO_ANSWER);
+            return;
+        }
+        self.attempt_mut(attempt).answered_at = Some(known.unwrap_or(at));
+        self.effects.push(Effect::JoinLeg { attempt });
+        if caller_answered {
+            self.talk(at, attempt);
+        } else {
+            self.state = State::Answering;
+            self.effects.push(Effect::AnswerCaller);
+            self.effects.push(Effect::Arm(Timer::Answer(attempt), ANSWER));
+        }
+    }
+
     fn on_leg_gone(&mut self, at: Timestamp, cause: Option<i32>, sip: Option<i32>) {
+        if self.state == State::Detaching && self.caller == Caller::Answered {
+            self.talk_to_leg(at);
+        }
         let Some(leg) = &mut self.leg else { return };
         match self.state {
-            State::Creating | State::Dialling => {
+            State::Creating | State::Dialling | State::Detaching => {
                 let result = attempt_result(cause.unwrap_or(cause::SUBSCRIBER_ABSENT), sip);
                 self.leg_over(at, result, cause, sip);
                 self.next(at);
@@ -590,6 +658,9 @@ impl Machine {
         if self.caller == Caller::Gone {
             return;
         }
+        if self.state == State::Detaching && self.caller == Caller::Answered {
+            self.talk_to_leg(at);
+        }
         self.caller = Caller::Gone;
         match self.state {
             State::Ending | State::Closed => {}
@@ -610,6 +681,12 @@ impl Machine {
                 self.ended = Some((at, cause::NORMAL));
                 self.end(at, cause::NORMAL);
             }
+        }
+    }
+
+    fn talk_to_leg(&mut self, at: Timestamp) {
+        if let Some(leg) = self.leg {
+            self.talk(at, leg.attempt);
         }
     }
 
@@ -723,7 +800,8 @@ impl Machine {
                 self.give_up(attempt, AttemptResult::Unreachable, cause::NORMAL);
             }
             (Timer::Ring(attempt), State::Dialling) if self.is_leg(attempt) => {
-                self.give_up(attempt, AttemptResult::NoAnswer, cause::NO_ANSWER);
+                self.state = State::Detaching;
+                self.effects.push(Effect::DetachLeg { attempt });
             }
             (Timer::Answer(attempt), State::Answering) if self.is_leg(attempt) => {
                 let gone = self.leg.is_some_and(|leg| leg.gone.is_some());

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use capconduit_entity::CallReason;
 use rand::RngExt;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
@@ -22,14 +23,14 @@ use super::record::{CallRecord, clean, limits};
 use crate::ari::{Channel, ChannelId, ChannelState, Event, EventKind, LegId, Signal};
 use crate::clock::{self, Timestamp};
 use crate::ids::CallId;
-use crate::routing::{self, Current};
+use crate::routing::{self, Current, Decision};
 
 /// What others ask of the registry.
 #[derive(Debug)]
 pub enum Request {
     /// An operator ends a call.
     HangUp(CallId),
-    /// Every call is to end.
+    /// Every call is to end, and callers who come after it are refused.
     HangUpAll,
 }
 
@@ -46,6 +47,8 @@ pub struct Registry {
     recent: VecDeque<ChannelId>,
     /// Strangers found by the last audit: they are taken down if found again.
     suspects: HashSet<String>,
+    /// Set by [`Request::HangUpAll`], and never taken back.
+    closing: bool,
     closed: (mpsc::UnboundedSender<CallId>, mpsc::UnboundedReceiver<CallId>),
     /// What an audit found; it runs beside the registry.
     audits: (mpsc::Sender<Found>, mpsc::Receiver<Found>),
@@ -78,6 +81,7 @@ impl Registry {
             callers: HashMap::new(),
             recent: VecDeque::new(),
             suspects: HashSet::new(),
+            closing: false,
             closed: mpsc::unbounded_channel(),
             audits: mpsc::channel(1),
         }
@@ -117,7 +121,11 @@ impl Registry {
                 self.tell_all(&Input::Recheck);
                 self.audit();
             }
-            Signal::Down | Signal::Replaced => self.connected.store(false, Ordering::Release),
+            Signal::Down { heard } => {
+                self.connected.store(false, Ordering::Release);
+                self.tell_all(&Input::Unseen { since: heard });
+            }
+            Signal::Replaced => self.connected.store(false, Ordering::Release),
             Signal::Event(event) => self.on_event(event),
         }
     }
@@ -207,7 +215,12 @@ impl Registry {
             end: None,
         };
         info!(call.id = %call, channel.id = %channel.id, "a call arrived");
-        self.lead(Machine::new(record, plan.decision));
+        let decision = if self.closing {
+            Decision::Refuse(CallReason::CapacityUnavailable)
+        } else {
+            plan.decision
+        };
+        self.lead(Machine::new(record, decision));
     }
 
     /// Takes up a call that an earlier run left behind.
@@ -245,12 +258,15 @@ impl Registry {
         }
     }
 
-    fn on_request(&self, request: Request) {
+    fn on_request(&mut self, request: Request) {
         match request {
             Request::HangUp(call) => {
                 self.deliver(call, clock::now(), Input::HangUp);
             }
-            Request::HangUpAll => self.tell_all(&Input::HangUp),
+            Request::HangUpAll => {
+                self.closing = true;
+                self.tell_all(&Input::HangUp);
+            }
         }
     }
 

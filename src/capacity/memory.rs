@@ -1,15 +1,20 @@
 //! The ledger in process: one mutex over plain maps, held for microseconds.
+//!
+//! Volume is kept as the moments at which calls were held, not as a number per
+//! window: what is used of a window is how many moments it holds. So a link may
+//! change its time zone, and no count has to be carried over.
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
+use chrono::TimeDelta;
 use parking_lot::Mutex;
 
 use super::{
-    Candidate, Cap, Claim, Counted, HoldId, Ledger, Refusal, Request, Scope, Standing, Turn,
-    Unavailable, Usage, Verdict, WindowKind, Windows,
+    Answered, Candidate, Cap, Claim, HoldId, Ledger, MOMENTS_KEPT, Refusal, Request, Scope,
+    Standing, Turn, Unavailable, Usage, Verdict, WindowKind, Windows,
 };
 use crate::clock::Timestamp;
 use crate::ids::{CampaignId, LinkId};
@@ -38,7 +43,12 @@ struct Hold {
 #[derive(Default)]
 struct Account {
     live: HashSet<HoldId>,
-    volume: [BTreeMap<Timestamp, Count>; WindowKind::COUNT],
+    /// Answered calls of all time.
+    total: u32,
+    /// When answered calls were held, oldest first, as far back as any window reaches.
+    answered: Vec<Timestamp>,
+    /// When calls were held of which it isn't known yet, oldest first.
+    undecided: Vec<Timestamp>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -46,11 +56,6 @@ struct Count {
     used: u32,
     held: u32,
 }
-
-/// Windows of one kind that an account remembers: the newest, the one before
-/// (a call held before midnight may be answered after), and one for a clock
-/// that was set back.
-const WINDOWS_KEPT: usize = 3;
 
 // === impl State ===
 
@@ -131,9 +136,7 @@ impl State {
         for claim in claims {
             let account = self.scopes.entry(claim.scope).or_default();
             account.live.insert(id);
-            for kind in WindowKind::ALL {
-                account.count_mut(kind, claim.windows.start(kind)).held += 1;
-            }
+            insert(&mut account.undecided, claim.windows.moment());
         }
         self.holds.insert(id, Hold { verdict, claims: claims.to_vec(), settled: false });
     }
@@ -145,11 +148,8 @@ impl State {
         hold.settled = true;
         for claim in &hold.claims {
             let account = self.scopes.entry(claim.scope).or_default();
-            for kind in WindowKind::ALL {
-                let count = account.count_mut(kind, claim.windows.start(kind));
-                count.held -= 1;
-                count.used += 1;
-            }
+            remove(&mut account.undecided, claim.windows.moment());
+            account.count_answered(claim.windows.moment());
         }
     }
 
@@ -160,11 +160,8 @@ impl State {
         for claim in &hold.claims {
             let account = self.scopes.entry(claim.scope).or_default();
             account.live.remove(&id);
-            if hold.settled {
-                continue;
-            }
-            for kind in WindowKind::ALL {
-                account.count_mut(kind, claim.windows.start(kind)).held -= 1;
+            if !hold.settled {
+                remove(&mut account.undecided, claim.windows.moment());
             }
         }
     }
@@ -187,19 +184,19 @@ impl State {
     fn count(&self, scope: Scope, kind: WindowKind, windows: &Windows) -> Count {
         self.scopes
             .get(&scope)
-            .and_then(|account| account.volume[kind.index()].get(&windows.start(kind)))
-            .copied()
+            .map(|account| account.count(kind, windows.start(kind)))
             .unwrap_or_default()
     }
 
-    fn recount(&mut self, counted: &[Counted]) {
-        let counts = self.scopes.values_mut().flat_map(|account| &mut account.volume);
-        for count in counts.flat_map(BTreeMap::values_mut) {
-            count.used = 0;
+    fn recount(&mut self, answered: &[Answered]) {
+        for account in self.scopes.values_mut() {
+            account.total = 0;
+            account.answered.clear();
         }
-        for known in counted {
+        for known in answered {
             let account = self.scopes.entry(known.scope).or_default();
-            account.count_mut(known.kind, known.start).used = known.used;
+            account.total = known.total;
+            account.answered.clone_from(&known.moments);
         }
     }
 }
@@ -207,16 +204,42 @@ impl State {
 // === impl Account ===
 
 impl Account {
-    fn count_mut(&mut self, kind: WindowKind, start: Timestamp) -> &mut Count {
-        let windows = &mut self.volume[kind.index()];
-        if windows.len() >= WINDOWS_KEPT && !windows.contains_key(&start) {
-            let idle = windows.iter().find(|(_, count)| count.held == 0).map(|(start, _)| *start);
-            if let Some(oldest) = idle {
-                windows.remove(&oldest);
-            }
-        }
-        windows.entry(start).or_default()
+    fn count(&self, kind: WindowKind, start: Timestamp) -> Count {
+        let used = match kind {
+            WindowKind::Total => self.total,
+            _ => count_since(&self.answered, start),
+        };
+        Count { used, held: count_since(&self.undecided, start) }
     }
+
+    fn count_answered(&mut self, moment: Timestamp) {
+        self.total += 1;
+        insert(&mut self.answered, moment);
+        let kept_from = moment - MOMENTS_KEPT;
+        // Seldom, so that the rest is moved seldom.
+        if self.answered.first().is_some_and(|oldest| *oldest < kept_from - PRUNE_SLACK) {
+            let gone = self.answered.partition_point(|moment| *moment < kept_from);
+            self.answered.drain(..gone);
+        }
+    }
+}
+
+const PRUNE_SLACK: TimeDelta = TimeDelta::days(1);
+
+/// Moments come nearly in order: a new one belongs at or near the end.
+fn insert(moments: &mut Vec<Timestamp>, moment: Timestamp) {
+    let place = moments.partition_point(|earlier| *earlier <= moment);
+    moments.insert(place, moment);
+}
+
+fn remove(moments: &mut Vec<Timestamp>, moment: Timestamp) {
+    if let Ok(place) = moments.binary_search(&moment) {
+        moments.remove(place);
+    }
+}
+
+fn count_since(moments: &[Timestamp], start: Timestamp) -> u32 {
+    count_of(moments.len() - moments.partition_point(|moment| *moment < start))
 }
 
 fn count_of(len: usize) -> u32 {
@@ -263,17 +286,13 @@ impl Ledger for MemoryLedger {
         })
     }
 
-    async fn count(&self, scope: Scope, windows: &Windows) -> Result<(), Unavailable> {
-        let mut state = self.state.lock();
-        let account = state.scopes.entry(scope).or_default();
-        for kind in WindowKind::ALL {
-            account.count_mut(kind, windows.start(kind)).used += 1;
-        }
+    async fn count(&self, scope: Scope, moment: Timestamp) -> Result<(), Unavailable> {
+        self.state.lock().scopes.entry(scope).or_default().count_answered(moment);
         Ok(())
     }
 
-    async fn recount(&self, counted: &[Counted]) -> Result<(), Unavailable> {
-        self.state.lock().recount(counted);
+    async fn recount(&self, answered: &[Answered]) -> Result<(), Unavailable> {
+        self.state.lock().recount(answered);
         Ok(())
     }
 

@@ -55,17 +55,25 @@ pub struct Window {
     pub end: Option<Timestamp>,
 }
 
-/// The starts of the windows that one moment lies in, one per [`WindowKind`].
+/// A moment, and the starts of the windows that it lies in, one per [`WindowKind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Windows([Timestamp; WindowKind::COUNT]);
+pub struct Windows {
+    moment: Timestamp,
+    starts: [Timestamp; WindowKind::COUNT],
+}
 
 impl Windows {
     pub fn at(moment: Timestamp, zone: Tz) -> Self {
-        Self(WindowKind::ALL.map(|kind| Window::at(kind, moment, zone).start))
+        let starts = WindowKind::ALL.map(|kind| Window::at(kind, moment, zone).start);
+        Self { moment, starts }
     }
 
     pub const fn start(&self, kind: WindowKind) -> Timestamp {
-        self.0[kind.index()]
+        self.starts[kind.index()]
+    }
+
+    pub const fn moment(&self) -> Timestamp {
+        self.moment
     }
 }
 

@@ -155,12 +155,27 @@ impl Own {
 
     /// Asks it to end, and waits; it hangs its calls up and ends its Asterisk.
     async fn end(mut self) {
-        let id = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        let Some(id) = id else { return };
+        if self.child.id().is_none() {
+            return;
+        }
         println!("Ending the service that was started for this demo ...");
-        let _ = kill_process(id, Signal::TERM);
+        self.ask_to_end();
         if timeout(STOP_WITHIN, self.child.wait()).await.is_err() {
             let _ = self.child.kill().await;
         }
+    }
+
+    fn ask_to_end(&self) {
+        let id = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        if let Some(id) = id {
+            let _ = kill_process(id, Signal::TERM);
+        }
+    }
+}
+
+/// It ends its Asterisk itself, also when the demo doesn't wait for it.
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.ask_to_end();
     }
 }

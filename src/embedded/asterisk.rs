@@ -20,6 +20,8 @@ use super::Options;
 pub struct Asterisk {
     process: Process,
     launch: Launch,
+    /// Whether it took calls: one that didn't has nothing to say goodbye to.
+    ready: bool,
 }
 
 enum Process {
@@ -65,8 +67,8 @@ pub enum AsteriskError {
     NotReady { console: PathBuf },
     #[error("an Asterisk of an earlier run (process {0}) doesn't end: end it by hand")]
     Leftover(i32),
-    #[error("Asterisk ended {0} times within a minute; see DATA/log/asterisk.log")]
-    KeepsEnding(usize),
+    #[error("Asterisk ended {0} times within a minute; see {1}")]
+    KeepsEnding(usize, PathBuf),
 }
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -80,12 +82,12 @@ const RESTARTS_PER_MINUTE: usize = 5;
 // === impl Asterisk ===
 
 impl Asterisk {
-    /// Writes its configuration, starts it and waits until it is ready; or
-    /// takes up the one that is running already.
+    /// Writes its configuration and starts it; or takes up the one that is
+    /// running already.
     ///
     /// # Errors
-    /// One sentence that says what is missing or what Asterisk said last.
-    pub async fn start(
+    /// One sentence that says what is missing.
+    pub fn start(
         options: &Options,
         data: &Path,
         password: &str,
@@ -102,41 +104,50 @@ impl Asterisk {
         };
         if let Some(leftover) = leftover {
             info!("the Asterisk of an earlier run is taken up");
-            return Ok(Self { process: Process::Adopted(leftover), launch });
+            return Ok(Self { process: Process::Adopted(leftover), launch, ready: true });
         }
         write_configuration(&configuration(options, data, password)?, data, &launch.home)?;
-        let process = Process::Started(launch.start().await?);
-        Ok(Self { process, launch })
+        let process = Process::Started(launch.start()?);
+        Ok(Self { process, launch, ready: false })
     }
 
-    /// Starts Asterisk again whenever it ends, until `ended` resolves.
+    /// Resolves when it takes calls.
     ///
     /// # Errors
-    /// When it ends again and again.
-    pub async fn watch_until(
-        mut self,
-        ended: impl Future<Output = ()>,
-    ) -> Result<Self, AsteriskError> {
-        tokio::pin!(ended);
+    /// When it ends first, with what it said last; when it takes too long.
+    pub async fn ready(&mut self) -> Result<(), AsteriskError> {
+        let Process::Started(child) = &mut self.process else { return Ok(()) };
+        self.launch.ready(child).await?;
+        self.ready = true;
+        Ok(())
+    }
+
+    /// Starts it again whenever it ends; why that is no use any more.
+    pub async fn watch(&mut self) -> AsteriskError {
         let mut restarts: Vec<Instant> = Vec::new();
         loop {
-            tokio::select! {
-                () = &mut ended => return Ok(self),
-                () = self.process.gone() => {}
-            }
+            self.process.gone().await;
             warn!("Asterisk ended by itself; it is started again");
             restarts.retain(|at| at.elapsed() < Duration::from_mins(1));
             restarts.push(Instant::now());
             if restarts.len() > RESTARTS_PER_MINUTE {
-                return Err(AsteriskError::KeepsEnding(restarts.len()));
+                return AsteriskError::KeepsEnding(restarts.len(), self.launch.console.clone());
             }
-            self.process = Process::Started(self.launch.start().await?);
+            if let Err(error) = self.start_again().await {
+                return error;
+            }
         }
+    }
+
+    async fn start_again(&mut self) -> Result<(), AsteriskError> {
+        self.ready = false;
+        self.process = Process::Started(self.launch.start()?);
+        self.ready().await
     }
 
     /// Ends it; calls that are still up end with it.
     pub async fn stop(mut self) {
-        self.process.signal(Signal::TERM);
+        self.process.signal(if self.ready { Signal::TERM } else { Signal::KILL });
         if timeout(STOP_WITHIN, self.process.gone()).await.is_err() {
             warn!("Asterisk didn't end in time and is killed");
             self.process.signal(Signal::KILL);
@@ -178,6 +189,15 @@ impl Process {
     }
 }
 
+/// One that was adopted ends with us like one that we started (`kill_on_drop`).
+impl Drop for Process {
+    fn drop(&mut self) {
+        if matches!(self, Self::Adopted(_)) {
+            self.signal(Signal::KILL);
+        }
+    }
+}
+
 // === impl Leftover ===
 
 impl Leftover {
@@ -202,15 +222,15 @@ impl Leftover {
     ///
     /// # Errors
     /// When it doesn't end.
-    pub fn end(self) -> Result<(), AsteriskError> {
+    pub async fn end(self) -> Result<(), AsteriskError> {
         eprintln!("Ending the Asterisk that an earlier run left behind ...");
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         while self.is_running() {
             let signal = if started.elapsed() < STOP_WITHIN { Signal::TERM } else { Signal::KILL };
             if kill_process(self.pid, signal).is_err() || started.elapsed() > 2 * STOP_WITHIN {
                 break;
             }
-            std::thread::sleep(ADOPTED_POLL);
+            tokio::time::sleep(ADOPTED_POLL).await;
         }
         if self.is_running() {
             return Err(AsteriskError::Leftover(self.pid.as_raw_nonzero().get()));
@@ -230,10 +250,10 @@ impl Leftover {
 // === impl Launch ===
 
 impl Launch {
-    async fn start(&self) -> Result<Child, AsteriskError> {
+    fn start(&self) -> Result<Child, AsteriskError> {
         let console = File::create(&self.console).map_err(AsteriskError::Spawn)?;
         let errors = console.try_clone().map_err(AsteriskError::Spawn)?;
-        let mut child = Command::new(&self.program)
+        Command::new(&self.program)
             .arg("-C")
             .arg(self.home.join("etc/asterisk.conf"))
             .arg("-f")
@@ -246,7 +266,10 @@ impl Launch {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
-            .map_err(AsteriskError::Spawn)?;
+            .map_err(AsteriskError::Spawn)
+    }
+
+    async fn ready(&self, child: &mut Child) -> Result<(), AsteriskError> {
         let deadline = Instant::now() + READY_WITHIN;
         while Instant::now() < deadline {
             if let Some(status) = child.try_wait().map_err(AsteriskError::Spawn)? {
@@ -254,7 +277,7 @@ impl Launch {
             }
             if TcpStream::connect(("127.0.0.1", self.ari_port)).await.is_ok() {
                 info!("Asterisk is up");
-                return Ok(child);
+                return Ok(());
             }
             tokio::time::sleep(POLL).await;
         }

@@ -101,6 +101,12 @@ impl Spool {
         self.inner.lock().needed.remove(&call);
     }
 
+    /// Final records that the database doesn't have yet.
+    pub fn unwritten(&self) -> Vec<Arc<CallRecord>> {
+        let inner = self.inner.lock();
+        inner.needed.values().filter(|record| record.end.is_some()).cloned().collect()
+    }
+
     pub fn depth(&self) -> usize {
         self.inner.lock().needed.len()
     }

@@ -1,4 +1,8 @@
 //! Moves final records into the database, in batches, for as long as it takes.
+//!
+//! Records that can't be written now wait and are tried again, while those that
+//! come after them go their way: neither a database that is away nor a record
+//! that it refuses holds anything else up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,37 +20,116 @@ const BATCH: usize = 200;
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MOST: Duration = Duration::from_secs(5);
 
-/// Runs until the queue is closed and empty.
+/// Runs until the queue is closed and everything is written.
 pub async fn run(
     db: DatabaseConnection,
     mut queue: UnboundedReceiver<Arc<CallRecord>>,
     spool: Arc<Spool>,
 ) {
-    let mut batch = Vec::with_capacity(BATCH);
-    while queue.recv_many(&mut batch, BATCH).await > 0 {
-        write(&db, &batch).await;
-        for record in batch.drain(..) {
-            spool.forget(record.call);
+    let mut waiting: Vec<Arc<CallRecord>> = Vec::new();
+    let mut backoff = BACKOFF_FIRST;
+    let mut open = true;
+    while open || !waiting.is_empty() {
+        let mut batch = Vec::with_capacity(BATCH);
+        tokio::select! {
+            received = queue.recv_many(&mut batch, BATCH), if open => open = received > 0,
+            () = tokio::time::sleep(backoff), if !waiting.is_empty() => {
+                batch.extend(waiting.drain(..waiting.len().min(BATCH)));
+                backoff = (backoff * 2).min(BACKOFF_MOST);
+            }
+        }
+        let had_to_wait = !waiting.is_empty();
+        waiting.extend(write(&db, &spool, batch).await);
+        if waiting.is_empty() {
+            backoff = BACKOFF_FIRST;
+            if had_to_wait {
+                info!("every record has reached the database again");
+            }
         }
     }
 }
 
-async fn write(db: &DatabaseConnection, batch: &[Arc<CallRecord>]) {
-    let mut backoff = BACKOFF_FIRST;
-    let mut failed = false;
-    loop {
-        match records::insert(db, batch).await {
-            Ok(()) if failed => {
-                info!(records = batch.len(), "records reach the database again");
-                return;
-            }
-            Ok(()) => return,
+/// Writes what can be written now; what can't comes back.
+async fn write(
+    db: &DatabaseConnection,
+    spool: &Spool,
+    batch: Vec<Arc<CallRecord>>,
+) -> Vec<Arc<CallRecord>> {
+    let Err(cause) = records::insert(db, &batch).await else {
+        for record in &batch {
+            spool.forget(record.call);
+        }
+        return Vec::new();
+    };
+    error!(error = %cause, records = batch.len(), "records wait for the database");
+    if batch.len() == 1 || db.ping().await.is_err() {
+        return batch;
+    }
+    // The database is there: it may be a single one that it won't take.
+    let mut refused = Vec::new();
+    for record in batch {
+        match records::insert(db, std::slice::from_ref(&record)).await {
+            Ok(()) => spool.forget(record.call),
             Err(cause) => {
-                error!(error = %cause, records = batch.len(), "records wait for the database");
+                error!(call.id = %record.call, error = %cause, "the database refuses a record");
+                refused.push(record);
             }
         }
-        failed = true;
-        tokio::time::sleep(backoff).await;
-        backoff = (backoff * 2).min(BACKOFF_MOST);
+    }
+    refused
+}
+
+#[cfg(test)]
+mod tests {
+    use capconduit_entity::call_log;
+    use sea_orm::EntityTrait;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::call::outcome::Outcome;
+    use crate::call::record::{End, tests::record};
+    use crate::clock::Timestamp;
+
+    fn final_record() -> CallRecord {
+        let mut record = record();
+        let at: Timestamp = record.started_at;
+        record.end = Some(End { at, outcome: Outcome::ABANDONED, cause: 16 });
+        record
+    }
+
+    #[tokio::test]
+    async fn a_record_that_the_database_refuses_holds_no_other_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("test.db").display());
+        let db = crate::db::connect(&url).await.unwrap();
+        crate::db::migrate(&db).await.unwrap();
+        let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON call_logs
+            WHEN NEW.incoming_did_number = 'poison' BEGIN SELECT RAISE(ABORT, 'no'); END";
+        sea_orm::ConnectionTrait::execute_unprepared(&db, refuse).await.unwrap();
+        let (spool, _) = Spool::open(folder.path()).unwrap();
+        let spool = Arc::new(spool);
+        let (queue_in, queue) = mpsc::unbounded_channel();
+        let mut poison = final_record();
+        poison.dialled = "poison".to_owned();
+        for record in [poison.clone(), final_record(), final_record()] {
+            let record = Arc::new(record);
+            spool.append(&record).unwrap();
+            queue_in.send(record).unwrap();
+        }
+        let writer = tokio::spawn(run(db.clone(), queue, spool.clone()));
+        let written = async {
+            while spool.depth() > 1 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), written).await.unwrap();
+        assert_eq!(call_log::Entity::find().all(&db).await.unwrap().len(), 2);
+        assert_eq!(spool.unwritten()[0].call, poison.call, "it stays in the spool");
+
+        let allow = "DROP TRIGGER refuse";
+        sea_orm::ConnectionTrait::execute_unprepared(&db, allow).await.unwrap();
+        drop(queue_in);
+        tokio::time::timeout(Duration::from_secs(10), writer).await.unwrap().unwrap();
+        assert_eq!(call_log::Entity::find().all(&db).await.unwrap().len(), 3);
     }
 }

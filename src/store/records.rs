@@ -8,17 +8,16 @@ use sea_orm::sea_query::OnConflict;
 use sea_orm::{
     ActiveValue::{NotSet, Set},
     ColumnTrait, ConnectionTrait, DatabaseConnection, DbErr, EntityTrait, FromQueryResult,
-    QueryFilter, QuerySelect,
+    QueryFilter, QueryOrder, QuerySelect,
 };
 
 use crate::call::CallRecord;
 use crate::call::outcome::cause;
 use crate::call::record::{Attempt, End};
-use crate::capacity::{Counted, Scope, WindowKind, Windows};
+use crate::capacity::{Answered, MOMENTS_KEPT, Scope};
 use crate::clock::{self, Timestamp};
 use crate::db::begin_write;
 use crate::ids::LinkId;
-use crate::routing::Snapshot;
 
 /// Inserts final records with their attempts. One that is there already is left as it is.
 ///
@@ -190,50 +189,46 @@ struct LinkCount {
     calls: i64,
 }
 
-/// Answered calls of every link, in every window that is open at `now`.
+#[derive(FromQueryResult)]
+struct Moment {
+    campaign_client_setting_id: i64,
+    held_at: Timestamp,
+}
+
+/// The answered calls of every link, as the ledger wants to know them.
 ///
 /// # Errors
 /// When the database can't be read.
-pub async fn count_answered(
-    db: &impl ConnectionTrait,
-    snapshot: &Snapshot,
-    now: Timestamp,
-) -> Result<Vec<Counted>, DbErr> {
-    let mut by_start: HashMap<(WindowKind, Timestamp), HashSet<i64>> = HashMap::new();
-    for link in snapshot.links() {
-        let windows = Windows::at(now, link.zone);
-        for kind in WindowKind::ALL {
-            by_start.entry((kind, windows.start(kind))).or_default().insert(link.id.0);
-        }
-    }
-    let mut counted = Vec::new();
-    for ((kind, start), links) in by_start {
-        for row in count_since(db, start).await? {
-            if links.contains(&row.campaign_client_setting_id) {
-                counted.push(Counted {
-                    scope: Scope::link(LinkId(row.campaign_client_setting_id)),
-                    kind,
-                    start,
-                    used: u32::try_from(row.calls).unwrap_or(u32::MAX),
-                });
-            }
-        }
-    }
-    Ok(counted)
-}
-
-async fn count_since(db: &impl ConnectionTrait, start: Timestamp) -> Result<Vec<LinkCount>, DbErr> {
-    call_log::Entity::find()
+pub async fn answered(db: &impl ConnectionTrait, now: Timestamp) -> Result<Vec<Answered>, DbErr> {
+    let of_links = call_log::Entity::find()
         .select_only()
         .column(call_log::Column::CampaignClientSettingId)
-        .column_as(call_log::Column::Id.count(), "calls")
         .filter(call_log::Column::CallStatus.eq(CallStatus::Answered))
-        .filter(call_log::Column::CampaignClientSettingId.is_not_null())
-        .filter(call_log::Column::HeldAt.gte(start))
+        .filter(call_log::Column::CampaignClientSettingId.is_not_null());
+    let totals = of_links
+        .clone()
+        .column_as(call_log::Column::Id.count(), "calls")
         .group_by(call_log::Column::CampaignClientSettingId)
         .into_model::<LinkCount>()
         .all(db)
-        .await
+        .await?;
+    let moments = of_links
+        .column(call_log::Column::HeldAt)
+        .filter(call_log::Column::HeldAt.gte(now - MOMENTS_KEPT))
+        .order_by_asc(call_log::Column::HeldAt)
+        .into_model::<Moment>()
+        .all(db)
+        .await?;
+    let mut by_link: HashMap<i64, Vec<Timestamp>> = HashMap::new();
+    for moment in moments {
+        by_link.entry(moment.campaign_client_setting_id).or_default().push(moment.held_at);
+    }
+    let known = totals.into_iter().map(|row| Answered {
+        scope: Scope::link(LinkId(row.campaign_client_setting_id)),
+        total: u32::try_from(row.calls).unwrap_or(u32::MAX),
+        moments: by_link.remove(&row.campaign_client_setting_id).unwrap_or_default(),
+    });
+    Ok(known.collect())
 }
 
 #[derive(FromQueryResult)]

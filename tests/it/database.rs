@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use capconduit::call::outcome::{Outcome, cause};
 use capconduit::call::record::{Attempt, CallRecord, End};
-use capconduit::capacity::{Scope, WindowKind};
+use capconduit::capacity::{Ledger, MemoryLedger, Scope, WindowKind, Windows};
 use capconduit::clock::{self, Timestamp};
 use capconduit::ids::{CampaignId, ClientId, DidId, LinkId, SellerId};
 use capconduit::routing::{self, Decision, Trace};
@@ -282,15 +282,13 @@ async fn the_ledger_is_told_what_was_answered_in_every_window() {
         {
             store::records::insert(db, &[Arc::new(answered_call(at(started)))]).await.unwrap();
         }
-        let snapshot = store::routing::load_snapshot(db).await.unwrap();
-        let now = at("2026-11-22T17:45:00Z");
-        let counted = store::records::count_answered(db, &snapshot, now).await.unwrap();
-        let used = |kind| {
-            let count = counted.iter().find(|count| count.kind == kind).unwrap();
-            assert_eq!(count.scope, Scope::link(LinkId(1)));
-            count.used
-        };
-        assert_eq!(WindowKind::ALL.map(used), [3, 1, 2, 3, 3]);
+        let answered = store::records::answered(db, at("2026-11-22T17:45:00Z")).await.unwrap();
+        assert_eq!((answered[0].scope, answered[0].total), (Scope::link(LinkId(1)), 3));
+        let ledger = MemoryLedger::default();
+        ledger.recount(&answered).await.unwrap();
+        let windows = Windows::at(at("2026-11-22T17:45:00Z"), chrono_tz::America::New_York);
+        let usage = ledger.usage(Scope::link(LinkId(1)), &windows).await.unwrap();
+        assert_eq!(usage.used, [3, 1, 2, 3, 3]);
         let offers = store::records::last_offers(db).await.unwrap();
         assert_eq!(offers[&LinkId(1)], at("2026-11-22T17:30:00Z"));
     })

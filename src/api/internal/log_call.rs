@@ -5,7 +5,6 @@
 
 use capconduit_entity::{AttemptResult, CallReason, CallStatus, E164, campaign, client, did, link};
 use chrono::TimeDelta;
-use chrono_tz::Tz;
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use sea_orm::DatabaseTransaction;
@@ -21,7 +20,7 @@ use crate::api::problem::{
 use crate::api::{AdminTag, Backend};
 use crate::call::outcome::{Outcome, cause};
 use crate::call::record::{Attempt, CallRecord, End};
-use crate::capacity::{Scope, Windows};
+use crate::capacity::Scope;
 use crate::clock::{self, Timestamp};
 use crate::ids::{CallId, CampaignId, ClientId, DidId, LinkId, SellerId};
 use crate::routing::Trace;
@@ -170,9 +169,7 @@ async fn count(backend: &Backend, link: &link::Model, record: &CallRecord) {
     let Some(attempt) = record.attempts.first() else { return };
     let told = async {
         if attempt.result == Some(AttemptResult::Answered) {
-            let zone: Tz = link.time_zone.parse().unwrap_or(Tz::UTC);
-            let windows = Windows::at(attempt.held_at, zone);
-            backend.ledger.count(Scope::link(attempt.link), &windows).await?;
+            backend.ledger.count(Scope::link(attempt.link), attempt.held_at).await?;
         }
         backend.ledger.set_cursor(CampaignId(link.campaign_id), attempt.link).await
     };

@@ -44,6 +44,8 @@ struct SimLeg {
     dialled: bool,
     up: bool,
     gone: bool,
+    /// Out of the bridge.
+    detached: bool,
 }
 
 fn offer(links: i64, strategy: Strategy) -> Decision {
@@ -203,6 +205,18 @@ impl World {
                 }
             }
             Effect::HangUpLeg { attempt, .. } => self.end_leg(attempt, None),
+            Effect::DetachLeg { attempt } => {
+                let answered = self.legs.get_mut(&attempt).is_some_and(|leg| {
+                    leg.detached = true;
+                    leg.up && !leg.gone
+                });
+                self.give(Input::LegDetached { attempt, answered });
+            }
+            Effect::JoinLeg { attempt } => {
+                if let Some(leg) = self.legs.get_mut(&attempt) {
+                    leg.detached = false;
+                }
+            }
             Effect::HangUpCaller { .. } => self.caller_leaves(),
             Effect::AnswerCaller => {
                 if !self.caller_gone && !self.caller_up {
@@ -211,7 +225,7 @@ impl World {
                 }
             }
             Effect::CheckCaller => self.give(match (self.caller_gone, self.caller_up) {
-                (true, _) => Input::CallerGone,
+                (true, _) => Input::CallerMissing,
                 (_, true) => Input::CallerAnswered,
                 _ => Input::CallerWaiting,
             }),
@@ -287,8 +301,10 @@ impl World {
         let ringing = self.legs.iter_mut().find(|(_, leg)| leg.dialled && !leg.up && !leg.gone);
         let Some((&attempt, leg)) = ringing else { return };
         leg.up = true;
+        let detached = leg.detached;
         self.happen(Input::LegAnswered { attempt });
-        if !self.caller_gone && !self.caller_up && self.bridged && self.choose(8) != 7 {
+        if !detached && !self.caller_gone && !self.caller_up && self.bridged && self.choose(8) != 7
+        {
             self.caller_up = true;
             self.happen(Input::CallerAnswered);
         }
@@ -335,6 +351,7 @@ impl World {
             1 => self.give(Input::Recheck),
             2 => self.cancel_meets_answer(),
             5 => self.crash(),
+            6 => self.give(Input::Unseen { since: self.now }),
             // Old news of legs that are gone or never were.
             3 if self.legs.get(&attempt).is_some_and(|leg| leg.gone) => {
                 self.give(Input::LegGone { attempt, cause: Some(16), sip: None });
@@ -423,4 +440,64 @@ fn a_refused_call_needs_no_ledger_and_no_bridge() {
     assert!(!effects.iter().any(|e| matches!(e, Effect::Reserve(_) | Effect::CreateBridge)));
     machine.handle(at, Input::CallerGone);
     assert_eq!(machine.record().end.unwrap().outcome.status, CallStatus::RejectedDid);
+}
+
+/// A call whose first client is being rung.
+fn ringing() -> Machine {
+    let mut machine = Machine::new(record(), offer(2, Strategy::Priority));
+    let at = machine.record().started_at;
+    let Decision::Offer(offer) = &machine.decision else { unreachable!() };
+    let granted = Some(offer.links[0].id);
+    machine.handle(at, Input::Started);
+    let verdict = Verdict { rotated_by: 0, cursor: None, refusals: Vec::new(), granted };
+    machine.handle(at, Input::Verdict { attempt: 1, verdict: Some(verdict) });
+    machine.handle(at, Input::LegEntered { attempt: 1 });
+    machine
+}
+
+#[test]
+fn a_client_who_answers_as_the_ring_time_ends_has_the_call_whole() {
+    for answered_first in [true, false] {
+        let mut machine = ringing();
+        let at = machine.record().started_at;
+        let effects = machine.handle(at, Input::Timer(Timer::Ring(1)));
+        assert!(matches!(effects[..], [Effect::DetachLeg { attempt: 1 }]), "not hung up yet");
+        if answered_first {
+            machine.handle(at, Input::LegAnswered { attempt: 1 });
+            machine.handle(at, Input::CallerAnswered);
+        }
+        let effects = machine.handle(at, Input::LegDetached { attempt: 1, answered: true });
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::JoinLeg { attempt: 1 })));
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::HangUpLeg { .. })));
+        machine.handle(at, Input::CallerAnswered);
+        assert!(machine.record().answered_at.is_some());
+    }
+}
+
+#[test]
+fn a_client_who_answers_after_the_ring_time_has_not() {
+    let mut machine = ringing();
+    let at = machine.record().started_at;
+    machine.handle(at, Input::Timer(Timer::Ring(1)));
+    let effects = machine.handle(at, Input::LegDetached { attempt: 1, answered: false });
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::HangUpLeg { attempt: 1, .. })));
+    machine.handle(at, Input::LegAnswered { attempt: 1 });
+    machine.handle(at, Input::LegGone { attempt: 1, cause: Some(16), sip: None });
+    assert_eq!(machine.record().attempts[0].result, Some(AttemptResult::NoAnswer));
+    assert_eq!(machine.record().answered_at, None);
+}
+
+#[test]
+fn a_conversation_that_ended_unheard_is_not_billed_for_the_silence() {
+    let mut machine = ringing();
+    let at = machine.record().started_at;
+    machine.handle(at, Input::LegAnswered { attempt: 1 });
+    machine.handle(at, Input::CallerAnswered);
+    let heard = at + chrono::TimeDelta::seconds(5);
+    machine.handle(heard, Input::Unseen { since: heard });
+    let later = at + chrono::TimeDelta::hours(1);
+    machine.handle(later, Input::CallerGone);
+    machine.handle(later, Input::LegGone { attempt: 1, cause: None, sip: None });
+    let end = machine.record().end.unwrap();
+    assert_eq!((end.at, end.outcome), (heard, Outcome::INTERRUPTED_TALK));
 }

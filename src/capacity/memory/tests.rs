@@ -122,6 +122,23 @@ fn a_call_held_before_midnight_counts_in_the_day_of_its_hold() {
 }
 
 #[test]
+fn a_change_of_time_zone_forgets_no_call() {
+    let ledger = Asked::new();
+    let moment = "2026-11-22T12:00:00Z".parse().unwrap();
+    let in_zone = |zone| {
+        let mut candidate = link(1, 9, None);
+        candidate.claims[0].windows = Windows::at(moment, zone);
+        candidate.claims[0].volume[WindowKind::Day.index()] = Some(2);
+        candidate
+    };
+    assert_eq!(ledger.first(hold(1, 1), &[in_zone(chrono_tz::UTC)]), Some(1));
+    ledger.settle(hold(1, 1));
+    assert_eq!(ledger.first(hold(2, 1), &[in_zone(chrono_tz::Europe::Paris)]), Some(1));
+    let refused = ledger.reserve(hold(3, 1), &[in_zone(chrono_tz::Asia::Tokyo)], Turn::None);
+    assert_eq!((refused.refusals[0].used, refused.refusals[0].held), (1, 1));
+}
+
+#[test]
 fn a_rotation_goes_on_after_the_link_that_was_offered_a_call_last() {
     let ledger = Asked::new();
     let candidates = [link(1, 99, None), link(2, 99, None), link(3, 99, None)];

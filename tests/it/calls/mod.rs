@@ -11,6 +11,7 @@ mod caps;
 mod fallback;
 mod hostile;
 mod in_force;
+mod late;
 mod refused;
 mod restart;
 mod strategies;
