@@ -9,5 +9,6 @@ mod database;
 mod demo;
 mod documented;
 mod embedded;
+mod generated;
 mod postgres;
 mod support;

@@ -98,8 +98,9 @@ impl Request for ClientChange {
 }
 
 /// A call centre.
+// Generated clients have a class of their own that is named `Client`.
 #[derive(Object)]
-#[oai(rename_all = "camelCase")]
+#[oai(rename = "ClientDetail", rename_all = "camelCase")]
 struct Client {
     id: i64,
     client_identifier: String,
