@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use rand::RngExt;
 use sea_orm::DatabaseConnection;
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-use crate::api::{self, Backend, SessionSettings, TryLimits};
+use crate::api::{self, Backend, SessionSettings, StreamSettings, Streams, TryLimits};
 use crate::ari::{AriClient, Socket};
 use crate::call::adopt;
 use crate::call::driver::Parts;
@@ -115,7 +116,7 @@ impl App {
 
         debug!("connecting to Asterisk");
         let ari = Arc::new(AriClient::new(config.ari.clone())?);
-        let live = Arc::new(Live::default());
+        let live = Arc::new(Live::new(rand::rng().random()));
         let journal = Arc::new(journal);
         let tracker = TaskTracker::new();
         let connected = Arc::new(AtomicBool::new(false));
@@ -157,12 +158,10 @@ impl App {
             },
         };
         let backend = Backend::new(db, routing, ledger, live.clone(), switch, session)
-            .with_internal_token(config.internal.token.expose_secret());
-        let http = tokio::spawn(api::serve(
-            listener,
-            api::routes(Arc::new(backend)),
-            stop_http.clone().cancelled_owned(),
-        ));
+            .with_internal_token(config.internal.token.expose_secret())
+            .with_streams(Streams::new(StreamSettings::default(), stop_http.clone()));
+        let http =
+            tokio::spawn(api::serve(listener, api::routes(Arc::new(backend)), stop_http.clone()));
         Ok(Self {
             journal,
             journal_tasks,

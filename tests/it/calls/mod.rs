@@ -9,6 +9,7 @@ mod away;
 mod cancelled;
 mod caps;
 mod fallback;
+mod followed;
 mod hostile;
 mod in_force;
 mod late;
