@@ -79,6 +79,7 @@ impl World {
             .args(ENDLESS.iter().flat_map(|name| ["--exclude-operation-id", name]))
             .arg(root.join("openapi").join(name).with_extension("yaml"))
             .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("HYPOTHESIS_STORAGE_DIRECTORY", self.service.file("hypothesis"))
             .env("CAPCONDUIT_KNOWN", known.to_string())
             .env("CAPCONDUIT_TOKEN", who.token())
             .env("CAPCONDUIT_INTERNAL_TOKEN", self.service.secret("internal-token"))
