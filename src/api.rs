@@ -19,6 +19,7 @@ pub mod input;
 mod internal;
 pub mod live;
 pub mod logs;
+mod metrics;
 mod page;
 pub mod password;
 mod probes;
@@ -43,6 +44,7 @@ use tokio::sync::Mutex;
 pub use documents::{admin_document, seller_document};
 pub use internal::InternalToken;
 pub use live::{StreamSettings, Streams};
+pub use metrics::{Figures, metrics_routes};
 pub use server::{routes, serve};
 pub use tries::{Tries, TryLimits};
 

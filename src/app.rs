@@ -16,11 +16,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-use crate::api::{self, Backend, SessionSettings, StreamSettings, Streams, TryLimits};
+use crate::api::{self, Backend, Figures, SessionSettings, StreamSettings, Streams, TryLimits};
 use crate::ari::{AriClient, Socket};
 use crate::call::adopt;
 use crate::call::driver::Parts;
 use crate::call::registry::{Registry, Request};
+use crate::capacity::measured::MeasuredLedger;
 use crate::capacity::recount::Recount;
 use crate::capacity::{Keeper, Ledger, MemoryLedger, RedisLedger, Status};
 use crate::clock;
@@ -30,6 +31,7 @@ use crate::journal::{Journal, JournalTasks};
 use crate::live::Live;
 use crate::routing::Current;
 use crate::store;
+use crate::telemetry::Metrics;
 
 /// The running service.
 pub struct App {
@@ -41,6 +43,7 @@ pub struct App {
     registry: JoinHandle<()>,
     socket: JoinHandle<()>,
     http: JoinHandle<()>,
+    metrics_http: Option<JoinHandle<()>>,
     tracker: TaskTracker,
     stop_ledger: CancellationToken,
     stop_socket: CancellationToken,
@@ -52,8 +55,8 @@ pub struct App {
 pub enum StartError {
     #[error("the database {url} can't be used: {source}")]
     Database { url: String, source: sea_orm::DbErr },
-    #[error("the port {address} of http.address can't be had: {source}")]
-    Listen { address: String, source: std::io::Error },
+    #[error("the port {address} of {setting} can't be had: {source}")]
+    Listen { setting: &'static str, address: String, source: std::io::Error },
     #[error("{0}: {source}", source = std::error::Error::source(.0).map(ToString::to_string).unwrap_or_default())]
     Journal(#[from] crate::journal::OpenError),
     #[error("the name of this instance can't be kept in {directory}: {source}")]
@@ -86,21 +89,26 @@ impl App {
         let db = crate::db::connect(&config.database.url).await.map_err(in_database)?;
         crate::db::migrate(&db).await.map_err(in_database)?;
 
-        debug!("binding the HTTP port");
-        let listener = TcpListener::bind(&config.http.address).await.map_err(|source| {
-            StartError::Listen { address: config.http.address.clone(), source }
-        })?;
+        debug!("binding the HTTP ports");
+        let listener = listen("http.address", &config.http.address).await?;
+        let metrics_listener = match config.metrics.listens_at() {
+            Some(address) => Some(listen("metrics.address", address).await?),
+            None => None,
+        };
+        let metrics = Arc::new(Metrics::default());
 
         debug!("opening the journal and the ledger");
         let stop_ledger = CancellationToken::new();
         let instance = instance_name(&config.journal.directory)?;
         let ledger = open_ledger(&config.capacity, &instance, &stop_ledger)?;
+        let ledger: Arc<dyn Ledger> = Arc::new(MeasuredLedger::new(ledger, metrics.clone()));
         let keeper = Arc::new(Keeper::new(ledger.clone(), &instance, &config.capacity.leases()));
         let written = {
             let keeper = keeper.clone();
             Box::new(move |calls: &HashSet<CallId>| keeper.recorded(calls))
         };
-        let (journal, journal_tasks, left) = Journal::open(&config.journal, db.clone(), written)?;
+        let (journal, journal_tasks, left) =
+            Journal::open(&config.journal, db.clone(), written, metrics.clone())?;
         // Before anything is held anew, and before the records tell of them.
         let records = left.unfinished.iter().chain(left.finished.iter().map(|record| &**record));
         keeper.adopt(records.filter_map(adopt::standing));
@@ -133,7 +141,7 @@ impl App {
         routing.set(snapshot);
 
         debug!("connecting to Asterisk");
-        let ari = Arc::new(AriClient::new(config.ari.clone())?);
+        let ari = Arc::new(AriClient::new(config.ari.clone(), metrics.clone())?);
         let live = Arc::new(Live::new(rand::rng().random()));
         let journal = Arc::new(journal);
         let connected = Arc::new(AtomicBool::new(false));
@@ -147,6 +155,7 @@ impl App {
             keeper: keeper.clone(),
             journal: journal.clone(),
             live: live.clone(),
+            metrics: metrics.clone(),
         });
         let mut registry =
             Registry::new(parts, routing.clone(), connected.clone(), tracker.clone());
@@ -158,6 +167,17 @@ impl App {
 
         debug!("opening the API");
         let stop_http = CancellationToken::new();
+        let figures = Figures {
+            metrics,
+            live: live.clone(),
+            ledger,
+            journal: Arc::downgrade(&journal),
+            connected: connected.clone(),
+        };
+        let metrics_http = metrics_listener.map(|listener| {
+            let routes = api::metrics_routes(figures);
+            tokio::spawn(api::serve(listener, routes, stop_http.clone()))
+        });
         let switch = Arc::new(Switch::new(
             ari,
             connected.clone(),
@@ -188,6 +208,7 @@ impl App {
             registry,
             socket,
             http,
+            metrics_http,
             tracker,
             stop_ledger,
             stop_socket,
@@ -221,7 +242,13 @@ impl App {
     /// records wait in the journal for the next start.
     pub async fn stop(self) {
         self.stop_http.cancel();
-        if tokio::time::timeout(HTTP_PATIENCE, self.http).await.is_err() {
+        let served = async {
+            let _ = self.http.await;
+            if let Some(metrics) = self.metrics_http {
+                let _ = metrics.await;
+            }
+        };
+        if tokio::time::timeout(HTTP_PATIENCE, served).await.is_err() {
             warn!("requests were cut off");
         }
         self.stop_socket.cancel();
@@ -246,6 +273,15 @@ impl App {
             Err(_) => warn!("the journal was still in use"),
         }
     }
+}
+
+/// Takes the port that a setting names.
+async fn listen(setting: &'static str, address: &str) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen {
+        setting,
+        address: address.to_owned(),
+        source,
+    })
 }
 
 /// The ledger that is configured.

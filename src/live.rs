@@ -35,6 +35,19 @@ pub enum LiveState {
     Ending,
 }
 
+impl LiveState {
+    pub const ALL: [Self; 4] = [Self::Routing, Self::Ringing, Self::Talking, Self::Ending];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Routing => "routing",
+            Self::Ringing => "ringing",
+            Self::Talking => "talking",
+            Self::Ending => "ending",
+        }
+    }
+}
+
 /// A live call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveCall {

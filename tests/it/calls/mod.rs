@@ -13,6 +13,7 @@ mod followed;
 mod hostile;
 mod in_force;
 mod late;
+mod measured;
 mod refused;
 mod restart;
 mod strategies;

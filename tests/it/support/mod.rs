@@ -5,6 +5,7 @@ pub mod callers;
 pub mod clients;
 pub mod database;
 pub mod events;
+pub mod metrics;
 pub mod phone;
 pub mod ports;
 pub mod postgres;
