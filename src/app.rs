@@ -42,6 +42,7 @@ pub struct App {
     socket: JoinHandle<()>,
     http: JoinHandle<()>,
     tracker: TaskTracker,
+    ledger_tasks: TaskTracker,
     stop_ledger: CancellationToken,
     stop_socket: CancellationToken,
     stop_http: CancellationToken,
@@ -115,12 +116,12 @@ impl App {
             Arc::new(store::truth::Records(db.clone())),
             config.capacity.recount(),
         ));
-        let tracker = TaskTracker::new();
-        tracker.spawn({
+        let ledger_tasks = TaskTracker::new();
+        ledger_tasks.spawn({
             let (keeper, stop) = (keeper.clone(), stop_ledger.clone());
             async move { keeper.run(stop).await }
         });
-        tracker.spawn({
+        ledger_tasks.spawn({
             let (recount, stop) = (recount.clone(), stop_ledger.clone());
             async move { recount.run(stop).await }
         });
@@ -137,6 +138,7 @@ impl App {
         let ari = Arc::new(AriClient::new(config.ari.clone())?);
         let live = Arc::new(Live::default());
         let journal = Arc::new(journal);
+        let tracker = TaskTracker::new();
         let connected = Arc::new(AtomicBool::new(false));
         let (signals_in, signals) = mpsc::channel(SIGNALS);
         let (requests, requests_out) = mpsc::channel(REQUESTS);
@@ -192,6 +194,7 @@ impl App {
             socket,
             http,
             tracker,
+            ledger_tasks,
             stop_ledger,
             stop_socket,
             stop_http,
@@ -232,7 +235,6 @@ impl App {
             warn!("the event socket ended badly");
         }
         drop(self.requests);
-        self.stop_ledger.cancel();
         self.tracker.close();
         if self.live.is_empty() {
             let over = async { (self.registry.await, self.tracker.wait().await) };
@@ -242,6 +244,11 @@ impl App {
         } else {
             warn!(calls = self.live.len(), "calls are left to the next start");
             self.registry.abort();
+        }
+        self.stop_ledger.cancel();
+        self.ledger_tasks.close();
+        if tokio::time::timeout(CALLS_PATIENCE, self.ledger_tasks.wait()).await.is_err() {
+            warn!("the ledger's last news were cut off");
         }
         match Arc::try_unwrap(self.journal) {
             Ok(journal) => self.journal_tasks.close(journal, JOURNAL_PATIENCE).await,
