@@ -45,6 +45,7 @@ pub struct App {
     http: JoinHandle<()>,
     metrics_http: Option<JoinHandle<()>>,
     tracker: TaskTracker,
+    ledger_tasks: TaskTracker,
     stop_ledger: CancellationToken,
     stop_socket: CancellationToken,
     stop_http: CancellationToken,
@@ -122,12 +123,12 @@ impl App {
             Arc::new(store::truth::Records(db.clone())),
             config.capacity.recount(),
         ));
-        let tracker = TaskTracker::new();
-        tracker.spawn({
+        let ledger_tasks = TaskTracker::new();
+        ledger_tasks.spawn({
             let (keeper, stop) = (keeper.clone(), stop_ledger.clone());
             async move { keeper.run(stop).await }
         });
-        tracker.spawn({
+        ledger_tasks.spawn({
             let (recount, stop) = (recount.clone(), stop_ledger.clone());
             async move { recount.run(stop).await }
         });
@@ -144,6 +145,7 @@ impl App {
         let ari = Arc::new(AriClient::new(config.ari.clone(), metrics.clone())?);
         let live = Arc::new(Live::new(rand::rng().random()));
         let journal = Arc::new(journal);
+        let tracker = TaskTracker::new();
         let connected = Arc::new(AtomicBool::new(false));
         let (signals_in, signals) = mpsc::channel(SIGNALS);
         let (requests, requests_out) = mpsc::channel(REQUESTS);
@@ -210,6 +212,7 @@ impl App {
             http,
             metrics_http,
             tracker,
+            ledger_tasks,
             stop_ledger,
             stop_socket,
             stop_http,
@@ -256,7 +259,6 @@ impl App {
             warn!("the event socket ended badly");
         }
         drop(self.requests);
-        self.stop_ledger.cancel();
         self.tracker.close();
         if self.live.is_empty() {
             let over = async { (self.registry.await, self.tracker.wait().await) };
@@ -266,6 +268,11 @@ impl App {
         } else {
             warn!(calls = self.live.len(), "calls are left to the next start");
             self.registry.abort();
+        }
+        self.stop_ledger.cancel();
+        self.ledger_tasks.close();
+        if tokio::time::timeout(CALLS_PATIENCE, self.ledger_tasks.wait()).await.is_err() {
+            warn!("the ledger's last news were cut off");
         }
         match Arc::try_unwrap(self.journal) {
             Ok(journal) => self.journal_tasks.close(journal, JOURNAL_PATIENCE).await,

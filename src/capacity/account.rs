@@ -149,15 +149,16 @@ impl Account {
     }
 
     fn add_used(&mut self, slot: Slot, calls: i64) {
-        let sum = |known: u32| u32::try_from((i64::from(known) + calls).max(0)).unwrap_or(u32::MAX);
-        let used = self.used.entry(slot).or_default();
-        *used = sum(*used);
-        if *used == 0 {
+        let before = self.used.get(&slot).copied().unwrap_or_default();
+        let after = u32::try_from((i64::from(before) + calls).max(0)).unwrap_or(u32::MAX);
+        if after == 0 {
             self.used.remove(&slot);
+        } else {
+            self.used.insert(slot, after);
         }
         for (start, used) in self.since.iter_mut().flatten() {
             if slot >= *start {
-                *used = sum(*used);
+                *used = used.saturating_sub(before).saturating_add(after);
             }
         }
     }

@@ -94,9 +94,9 @@ impl Keeper {
             self.holds.lock().entry(request.hold).or_insert(asking);
         }
         // Whoever asks may stop waiting: then too the ledger has to be told.
-        let asking = Asking { keeper: self, hold: request.hold };
+        let mut asking = Asking { keeper: self, hold: request.hold, is_answered: false };
         let answer = self.ledger.reserve(request).await;
-        std::mem::forget(asking);
+        asking.is_answered = true;
         let granted = match &answer {
             Ok(verdict) => verdict.granted,
             Err(_) => {
@@ -240,7 +240,10 @@ impl Keeper {
         let mut renewed = Instant::now();
         loop {
             tokio::select! {
-                () = cancel.cancelled() => return,
+                () = cancel.cancelled() => {
+                    self.tell_untold().await;
+                    return;
+                }
                 Ok(()) = status.changed() => {
                     let now = status.borrow_and_update().clone();
                     if is_other(&known, &now) {
@@ -366,10 +369,13 @@ fn is_other(before: &Status, after: &Status) -> bool {
 struct Asking<'a> {
     keeper: &'a Keeper,
     hold: HoldId,
+    is_answered: bool,
 }
 
 impl Drop for Asking<'_> {
     fn drop(&mut self) {
-        self.keeper.give_up(self.hold);
+        if !self.is_answered {
+            self.keeper.give_up(self.hold);
+        }
     }
 }

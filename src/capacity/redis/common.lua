@@ -116,8 +116,10 @@ local function add_open(account, slot, calls)
 end
 
 local function add_used(account, slots_key, slot, calls)
-  if redis.call('HINCRBY', slots_key, slot, calls) <= 0 then
+  local after = redis.call('HINCRBY', slots_key, slot, calls)
+  if after <= 0 then
     redis.call('HDEL', slots_key, slot)
+    calls = calls - after
   end
   if slot > account[3] then
     account[3] = slot
