@@ -28,6 +28,7 @@ pub mod seller;
 mod server;
 mod simulate;
 mod stamp;
+mod trace;
 pub mod tries;
 mod wording;
 

@@ -4,6 +4,7 @@ mod audit;
 mod auth;
 mod campaigns;
 mod clients;
+mod command_line;
 mod dids;
 mod documents;
 mod follow;
