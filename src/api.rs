@@ -44,12 +44,13 @@ pub use internal::InternalToken;
 pub use server::{routes, serve};
 pub use tries::{Tries, TryLimits};
 
+use crate::capacity::recount::{Recount, RecountSettings};
 use crate::capacity::{Keeper, Ledger};
 use crate::clock::Timestamp;
 use crate::ids::CallId;
 use crate::live::Live;
 use crate::routing::snapshot::Current;
-use crate::store;
+use crate::store::{self, truth::Records};
 
 /// What the API works on.
 pub struct Backend {
@@ -58,6 +59,8 @@ pub struct Backend {
     pub ledger: Arc<dyn Ledger>,
     /// Speaks for the holds of this instance.
     pub keeper: Arc<Keeper>,
+    /// Compares the ledger with the records.
+    pub recount: Recount,
     pub live: Arc<Live>,
     pub switch: Arc<dyn Switch>,
     pub session: SessionSettings,
@@ -148,7 +151,9 @@ impl Backend {
         session: SessionSettings,
     ) -> Self {
         let tries = Tries::new(session.tries);
+        let truth = Arc::new(Records(db.clone()));
         Self {
+            recount: Recount::new(keeper.clone(), truth, RecountSettings::default()),
             db,
             routing,
             ledger: keeper.ledger().clone(),
