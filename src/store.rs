@@ -10,4 +10,5 @@ pub mod records;
 pub mod report;
 pub mod routing;
 pub mod sessions;
+pub mod truth;
 pub mod users;

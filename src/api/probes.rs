@@ -8,7 +8,7 @@ use poem_openapi::{Object, OpenApi};
 
 use super::problem::{Open, Refusal, away};
 use super::{Backend, Tag};
-use crate::capacity::{Scope, Windows};
+use crate::capacity::{Scope, Status, Windows};
 use crate::clock;
 use crate::ids::LinkId;
 
@@ -37,7 +37,10 @@ impl ProbesApi {
     async fn ready(&self, backend: Data<&Arc<Backend>>) -> Result<Json<Probe>, Refusal<Open>> {
         backend.db.ping().await.map_err(|_| away("The database"))?;
         let windows = Windows::at(clock::now(), chrono_tz::Tz::UTC);
-        backend.ledger.usage(Scope::link(LinkId(0)), &windows).await?;
+        backend.ledger.usages(&[(Scope::link(LinkId(0)), windows)]).await?;
+        if !matches!(*backend.ledger.status().borrow(), Status::Open(_)) {
+            return Err(away("The capacity ledger").into());
+        }
         if !backend.switch.is_ready() {
             return Err(away("Asterisk").into());
         }

@@ -6,7 +6,7 @@ use capconduit_entity::{CampaignStatus, Strategy};
 
 use super::machine::Machine;
 use super::record::CallRecord;
-use crate::capacity::Standing;
+use crate::capacity::{Scope, Stage, Standing};
 use crate::clock::Timestamp;
 use crate::ids::CampaignId;
 use crate::routing::{Campaign, Link, Offer, Snapshot};
@@ -17,14 +17,25 @@ pub fn machine(record: CallRecord, snapshot: &Snapshot, last_alive: Timestamp) -
     Machine::adopt(record, offer, last_alive)
 }
 
-/// The capacity that the call holds as long as nobody knows better.
-pub fn standing(record: &CallRecord, snapshot: &Snapshot) -> Option<Standing> {
-    let attempt = record.attempts.last()?;
-    let link = snapshot.link(attempt.link)?;
+/// The capacity that the call holds as long as nobody knows better; of a call
+/// that is over, what the records don't tell of yet.
+pub fn standing(record: &CallRecord) -> Option<Standing> {
+    let (attempt, stage) = match (&record.end, record.answered_attempt()) {
+        (None, None) => (record.attempts.last()?, Stage::Held),
+        (None, Some(attempt)) => (attempt, Stage::Used),
+        (Some(_), answered) => (answered?, Stage::Counted),
+    };
+    let scopes = [
+        Some(Scope::link(attempt.link)),
+        Some(Scope::client(attempt.client)),
+        record.campaign.as_ref().map(|(id, _)| Scope::campaign(*id)),
+        record.seller.map(Scope::seller),
+    ];
     Some(Standing {
         hold: attempt.hold(record.call),
-        claims: link.candidate(attempt.held_at).claims,
-        settled: record.answered_at.is_some(),
+        stage,
+        moment: attempt.held_at,
+        scopes: scopes.into_iter().flatten().collect(),
     })
 }
 

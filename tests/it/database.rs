@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use capconduit::call::outcome::{Outcome, cause};
 use capconduit::call::record::{Attempt, CallRecord, End};
+use capconduit::capacity::recount::{Known, compare};
 use capconduit::capacity::{Ledger, MemoryLedger, Scope, WindowKind, Windows};
 use capconduit::clock::{self, Timestamp};
 use capconduit::ids::{CampaignId, ClientId, DidId, LinkId, SellerId};
@@ -284,10 +285,14 @@ async fn the_ledger_is_told_what_was_answered_in_every_window() {
         }
         let answered = store::records::answered(db, at("2026-11-22T17:45:00Z")).await.unwrap();
         assert_eq!((answered[0].scope, answered[0].total), (Scope::link(LinkId(1)), 3));
+        let known = Known { answered, ..Known::default() };
+        let missing = compare(&known, &[], &[], &[], at("2026-11-22T17:45:00Z"));
         let ledger = MemoryLedger::default();
-        ledger.recount(&answered).await.unwrap();
+        ledger.correct(&missing).await.unwrap();
+        let books = ledger.books().await.unwrap();
+        assert_eq!(compare(&known, &books, &[], &[], at("2026-11-22T17:45:00Z")), []);
         let windows = Windows::at(at("2026-11-22T17:45:00Z"), chrono_tz::America::New_York);
-        let usage = ledger.usage(Scope::link(LinkId(1)), &windows).await.unwrap();
+        let usage = &ledger.usages(&[(Scope::link(LinkId(1)), windows)]).await.unwrap()[0];
         assert_eq!(usage.used, [3, 1, 2, 3, 3]);
         let offers = store::records::last_offers(db).await.unwrap();
         assert_eq!(offers[&LinkId(1)], at("2026-11-22T17:30:00Z"));

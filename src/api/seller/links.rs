@@ -269,7 +269,8 @@ async fn with_usage(
     let now = clock::now();
     let zone: Tz = row.time_zone.parse().unwrap_or(Tz::UTC);
     let windows = Windows::at(now, zone);
-    let usage = backend.ledger.usage(Scope::link(LinkId(row.id)), &windows).await?;
+    let usage = backend.ledger.usages(&[(Scope::link(LinkId(row.id)), windows)]).await?;
+    let usage = usage.into_iter().next().unwrap_or_default();
     let concurrency = CapUse {
         window: "concurrency".to_owned(),
         limit: row.max_concurrency.unsigned_abs(),
