@@ -46,6 +46,7 @@ DELETE /api/admin/clients/{id}                         401    403    403     204
 GET    /api/admin/logs                                 401    403    403     200   200   401      401     401
 GET    /api/admin/logs/{id}                            401    403    403     200   200   401      401     401
 GET    /api/admin/live                                 401    403    403     200   200   401      401     401
+GET    /api/admin/live/events                          401    403    403     200   200   401      401     401
 DELETE /api/admin/live/{callId}                        401    403    403     204   204   401      401     401
 GET    /api/admin/audit                                401    403    403     403   200   401      401     401
 POST   /api/admin/routing/simulate                     401    403    403     200   200   401      401     401
@@ -68,6 +69,7 @@ DELETE /api/seller/campaigns/{id}/clients/{settingId}  401    204    404     403
 GET    /api/seller/logs                                401    200    200     403   403   401      401     401
 GET    /api/seller/logs/{id}                           401    200    404     403   403   401      401     401
 GET    /api/seller/live                                401    200    200     403   403   401      401     401
+GET    /api/seller/live/events                         401    200    200     403   403   401      401     401
 POST   /api/seller/routing/simulate                    401    200    404     403   403   401      401     401
 
 GET    /api/internal/route_info                        401    401    401     401   401   401      401     404
