@@ -19,7 +19,7 @@ use crate::ari::{AriClient, Socket};
 use crate::call::adopt;
 use crate::call::driver::Parts;
 use crate::call::registry::{Registry, Request};
-use crate::capacity::{Ledger, MemoryLedger, Scope};
+use crate::capacity::{Ledger, MemoryLedger};
 use crate::clock;
 use crate::config::Config;
 use crate::ids::CallId;
@@ -101,13 +101,14 @@ impl App {
         })?;
         for record in unwritten {
             if let Some(attempt) = record.answered_attempt() {
-                ledger.count(Scope::link(attempt.link), attempt.held_at).await?;
+                for scope in record.scopes(attempt) {
+                    ledger.count(scope, attempt.held_at).await?;
+                }
             }
         }
         let last_alive = unfinished.last_alive.unwrap_or_else(clock::now);
         let left = unfinished.records;
-        let standing: Vec<_> =
-            left.iter().filter_map(|record| adopt::standing(record, &snapshot)).collect();
+        let standing: Vec<_> = left.iter().filter_map(adopt::standing).collect();
         ledger.renew(&standing).await?;
         let left: Vec<_> =
             left.into_iter().map(|record| adopt::machine(record, &snapshot, last_alive)).collect();

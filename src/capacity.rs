@@ -19,14 +19,16 @@
 //! Two stores are planned behind [`Ledger`]: [`memory`], for one instance, and
 //! one in Redis, for several.
 
+pub mod caps;
 pub mod memory;
 pub mod window;
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::ids::{CallId, CampaignId, LinkId};
+use crate::ids::{CallId, CampaignId, ClientId, LinkId, SellerId};
 
+pub use caps::Caps;
 pub use memory::MemoryLedger;
 pub use window::{Window, WindowKind, Windows};
 
@@ -187,8 +189,8 @@ pub trait Ledger: Send + Sync + 'static {
     /// no caller is hung up because of a counter, only new calls wait.
     async fn renew(&self, standing: &[Standing]) -> Result<(), Unavailable>;
 
-    /// What is in use of `scope`, in the windows given.
-    async fn usage(&self, scope: Scope, windows: &Windows) -> Result<Usage, Unavailable>;
+    /// What is in use of each scope now, in the windows given.
+    async fn usages(&self, asked: &[(Scope, Windows)]) -> Result<Vec<Usage>, Unavailable>;
 
     /// A call that was led elsewhere was answered: one unit of `scope` is used in
     /// every window that `moment` lies in, over the limit too.
@@ -209,8 +211,16 @@ impl Scope {
         Self { kind: ScopeKind::Link, id: id.0 }
     }
 
-    pub const fn client(id: crate::ids::ClientId) -> Self {
+    pub const fn client(id: ClientId) -> Self {
         Self { kind: ScopeKind::Client, id: id.0 }
+    }
+
+    pub const fn campaign(id: CampaignId) -> Self {
+        Self { kind: ScopeKind::Campaign, id: id.0 }
+    }
+
+    pub const fn seller(id: SellerId) -> Self {
+        Self { kind: ScopeKind::Seller, id: id.0 }
     }
 }
 

@@ -37,7 +37,7 @@ impl ProbesApi {
     async fn ready(&self, backend: Data<&Arc<Backend>>) -> Result<Json<Probe>, Refusal<Open>> {
         backend.db.ping().await.map_err(|_| away("The database"))?;
         let windows = Windows::at(clock::now(), chrono_tz::Tz::UTC);
-        backend.ledger.usage(Scope::link(LinkId(0)), &windows).await?;
+        backend.ledger.usages(&[(Scope::link(LinkId(0)), windows)]).await?;
         if !backend.switch.is_ready() {
             return Err(away("Asterisk").into());
         }

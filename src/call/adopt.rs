@@ -6,7 +6,7 @@ use capconduit_entity::{CampaignStatus, Strategy};
 
 use super::machine::Machine;
 use super::record::CallRecord;
-use crate::capacity::Standing;
+use crate::capacity::{Caps, Standing};
 use crate::clock::Timestamp;
 use crate::ids::CampaignId;
 use crate::routing::{Campaign, Link, Offer, Snapshot};
@@ -17,13 +17,15 @@ pub fn machine(record: CallRecord, snapshot: &Snapshot, last_alive: Timestamp) -
     Machine::adopt(record, offer, last_alive)
 }
 
-/// The capacity that the call holds as long as nobody knows better.
-pub fn standing(record: &CallRecord, snapshot: &Snapshot) -> Option<Standing> {
+/// The capacity that the call holds as long as nobody knows better. The record
+/// says in which scopes: they may be gone meanwhile.
+pub fn standing(record: &CallRecord) -> Option<Standing> {
     let attempt = record.attempts.last()?;
-    let link = snapshot.link(attempt.link)?;
+    let windows = Caps::NONE.windows(attempt.held_at);
+    let claim = |scope| Caps::NONE.claim(scope, windows);
     Some(Standing {
         hold: attempt.hold(record.call),
-        claims: link.candidate(attempt.held_at).claims,
+        claims: record.scopes(attempt).into_iter().map(claim).collect(),
         settled: record.answered_at.is_some(),
     })
 }

@@ -188,6 +188,15 @@ impl State {
             .unwrap_or_default()
     }
 
+    fn usage(&self, scope: Scope, windows: &Windows) -> Usage {
+        let counts = WindowKind::ALL.map(|kind| self.count(scope, kind, windows));
+        Usage {
+            live: self.live(scope),
+            used: counts.map(|count| count.used),
+            held: counts.map(|count| count.held),
+        }
+    }
+
     fn recount(&mut self, answered: &[Answered]) {
         for account in self.scopes.values_mut() {
             account.total = 0;
@@ -276,14 +285,9 @@ impl Ledger for MemoryLedger {
         Ok(())
     }
 
-    async fn usage(&self, scope: Scope, windows: &Windows) -> Result<Usage, Unavailable> {
+    async fn usages(&self, asked: &[(Scope, Windows)]) -> Result<Vec<Usage>, Unavailable> {
         let state = self.state.lock();
-        let counts = WindowKind::ALL.map(|kind| state.count(scope, kind, windows));
-        Ok(Usage {
-            live: state.live(scope),
-            used: counts.map(|count| count.used),
-            held: counts.map(|count| count.held),
-        })
+        Ok(asked.iter().map(|(scope, windows)| state.usage(*scope, windows)).collect())
     }
 
     async fn count(&self, scope: Scope, moment: Timestamp) -> Result<(), Unavailable> {

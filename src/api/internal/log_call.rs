@@ -1,7 +1,8 @@
 //! What became of a call that the dialplan led by itself.
 //!
 //! It becomes a call log like any other. If a link answered it, one unit of
-//! the link's volume is used, in the windows that the call's start lies in.
+//! volume of the link, its client, campaign and seller is used, in the windows
+//! that the call's start lies in.
 
 use capconduit_entity::{AttemptResult, CallReason, CallStatus, E164, campaign, client, did, link};
 use chrono::TimeDelta;
@@ -20,7 +21,6 @@ use crate::api::problem::{
 use crate::api::{AdminTag, Backend};
 use crate::call::outcome::{Outcome, cause};
 use crate::call::record::{Attempt, CallRecord, End};
-use crate::capacity::Scope;
 use crate::clock::{self, Timestamp};
 use crate::ids::{CallId, CampaignId, ClientId, DidId, LinkId, SellerId};
 use crate::routing::Trace;
@@ -169,7 +169,9 @@ async fn count(backend: &Backend, link: &link::Model, record: &CallRecord) {
     let Some(attempt) = record.attempts.first() else { return };
     let told = async {
         if attempt.result == Some(AttemptResult::Answered) {
-            backend.ledger.count(Scope::link(attempt.link), attempt.held_at).await?;
+            for scope in record.scopes(attempt) {
+                backend.ledger.count(scope, attempt.held_at).await?;
+            }
         }
         backend.ledger.set_cursor(CampaignId(link.campaign_id), attempt.link).await
     };

@@ -337,7 +337,7 @@ impl World {
         self.events.clear();
         self.timers.clear();
         self.ledger = MemoryLedger::default();
-        let standing = adopt::standing(&record, &self.snapshot).unwrap();
+        let standing = adopt::standing(&record).unwrap();
         self.ledger.renew(&[standing]).now_or_never().unwrap().unwrap();
         self.machine = adopt::machine(record, &self.snapshot, self.now);
         self.told_caller_gone = false;
@@ -385,7 +385,8 @@ impl World {
         (1..=4)
             .map(|id| {
                 let scope = Scope::link(crate::ids::LinkId(id));
-                let usage = self.ledger.usage(scope, &windows).now_or_never().unwrap().unwrap();
+                let usages = self.ledger.usages(&[(scope, windows)]).now_or_never();
+                let usage = &usages.unwrap().unwrap()[0];
                 assert_eq!((usage.live, usage.held), (0, [0; WindowKind::COUNT]));
                 usage.used[WindowKind::Total.index()]
             })

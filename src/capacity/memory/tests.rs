@@ -53,8 +53,13 @@ impl Asked {
         self.0.release(hold).now_or_never().unwrap().unwrap();
     }
 
+    fn usage_in(&self, scope: Scope, windows: Windows) -> Usage {
+        let usages = self.0.usages(&[(scope, windows)]).now_or_never().unwrap().unwrap();
+        usages.into_iter().next().unwrap()
+    }
+
     fn usage(&self, scope: Scope) -> Usage {
-        self.0.usage(scope, &noon()).now_or_never().unwrap().unwrap()
+        self.usage_in(scope, noon())
     }
 }
 
@@ -116,7 +121,7 @@ fn a_call_held_before_midnight_counts_in_the_day_of_its_hold() {
     assert_eq!(ledger.first(hold(2, 1), &[next]), Some(1));
     ledger.settle(hold(1, 1));
     let day = WindowKind::Day.index();
-    let usage = ledger.0.usage(Scope::link(LinkId(1)), &tomorrow).now_or_never().unwrap().unwrap();
+    let usage = ledger.usage_in(Scope::link(LinkId(1)), tomorrow);
     assert_eq!((usage.used[day], usage.held[day]), (0, 1));
     assert_eq!(ledger.usage(Scope::link(LinkId(1))).used[day], 1);
 }
