@@ -40,7 +40,7 @@ test: tools lint
 	cargo test --test it --locked -- $(LOUD)
 
 tools:
-	@scripts/fetch-tools asterisk sipp postgres
+	@scripts/fetch-tools asterisk sipp postgres redis
 	@scripts/fetch-api-tools
 
 lint: toolchain

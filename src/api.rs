@@ -45,7 +45,7 @@ pub use internal::InternalToken;
 pub use server::{routes, serve};
 pub use tries::{Tries, TryLimits};
 
-use crate::capacity::Ledger;
+use crate::capacity::{Keeper, Ledger};
 use crate::clock::Timestamp;
 use crate::ids::CallId;
 use crate::live::Live;
@@ -57,6 +57,8 @@ pub struct Backend {
     pub db: DatabaseConnection,
     pub routing: Arc<Current>,
     pub ledger: Arc<dyn Ledger>,
+    /// Speaks for the holds of this instance.
+    pub keeper: Arc<Keeper>,
     pub live: Arc<Live>,
     pub switch: Arc<dyn Switch>,
     pub session: SessionSettings,
@@ -141,7 +143,7 @@ impl Backend {
     pub fn new(
         db: DatabaseConnection,
         routing: Arc<Current>,
-        ledger: Arc<dyn Ledger>,
+        keeper: Arc<Keeper>,
         live: Arc<Live>,
         switch: Arc<dyn Switch>,
         session: SessionSettings,
@@ -150,7 +152,8 @@ impl Backend {
         Self {
             db,
             routing,
-            ledger,
+            ledger: keeper.ledger().clone(),
+            keeper,
             live,
             switch,
             session,

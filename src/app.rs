@@ -1,11 +1,13 @@
 //! The service: its parts built in order, run, and drained.
 
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use sea_orm::DatabaseConnection;
+use rand::RngExt;
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -19,13 +21,14 @@ use crate::ari::{AriClient, Socket};
 use crate::call::adopt;
 use crate::call::driver::Parts;
 use crate::call::registry::{Registry, Request};
-use crate::capacity::{Ledger, MemoryLedger};
+use crate::capacity::recount::Recount;
+use crate::capacity::{Keeper, Ledger, MemoryLedger, RedisLedger, Status};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{CapacitySettings, Config, LedgerStore};
 use crate::ids::CallId;
 use crate::journal::{Journal, JournalTasks};
 use crate::live::Live;
-use crate::routing::{Current, Snapshot};
+use crate::routing::Current;
 use crate::store;
 
 /// The running service.
@@ -39,6 +42,8 @@ pub struct App {
     socket: JoinHandle<()>,
     http: JoinHandle<()>,
     tracker: TaskTracker,
+    ledger_tasks: TaskTracker,
+    stop_ledger: CancellationToken,
     stop_socket: CancellationToken,
     stop_http: CancellationToken,
 }
@@ -52,8 +57,10 @@ pub enum StartError {
     Listen { address: String, source: std::io::Error },
     #[error("{0}: {source}", source = std::error::Error::source(.0).map(ToString::to_string).unwrap_or_default())]
     Journal(#[from] crate::journal::OpenError),
-    #[error("the capacity ledger can't be filled: {0}")]
-    Ledger(#[from] crate::capacity::Unavailable),
+    #[error("the name of this instance can't be kept in {directory}: {source}")]
+    Instance { directory: PathBuf, source: std::io::Error },
+    #[error("capacity.redis_url can't be used: {0}")]
+    Redis(#[from] redis::RedisError),
     #[error("the HTTP client for ARI can't be set up: {0}")]
     Client(#[from] reqwest::Error),
 }
@@ -65,7 +72,7 @@ const HTTP_PATIENCE: Duration = Duration::from_secs(5);
 /// The last of a call that is over: what it asked of the switch is answered.
 const CALLS_PATIENCE: Duration = Duration::from_secs(2);
 const JOURNAL_PATIENCE: Duration = Duration::from_secs(10);
-const RECOVERY_PATIENCE: Duration = Duration::from_secs(5);
+const LEDGER_PATIENCE: Duration = Duration::from_secs(5);
 const RECOVERY_POLL: Duration = Duration::from_millis(20);
 
 impl App {
@@ -85,33 +92,45 @@ impl App {
             StartError::Listen { address: config.http.address.clone(), source }
         })?;
 
-        debug!("opening the journal");
-        let (journal, journal_tasks, unfinished) = Journal::open(&config.journal, db.clone())?;
-        wait_for_records(&journal).await;
-        // Asked before the database is: rather counted twice than not at all.
-        let unwritten = journal.unwritten();
+        debug!("opening the journal and the ledger");
+        let stop_ledger = CancellationToken::new();
+        let instance = instance_name(&config.journal.directory)?;
+        let ledger = open_ledger(&config.capacity, &instance, &stop_ledger)?;
+        let keeper = Arc::new(Keeper::new(ledger.clone(), &instance, &config.capacity.leases()));
+        let written = {
+            let keeper = keeper.clone();
+            Box::new(move |calls: &HashSet<CallId>| keeper.recorded(calls))
+        };
+        let (journal, journal_tasks, left) = Journal::open(&config.journal, db.clone(), written)?;
+        // Before anything is held anew, and before the records tell of them.
+        let records = left.unfinished.iter().chain(left.finished.iter().map(|record| &**record));
+        keeper.adopt(records.filter_map(adopt::standing));
+        journal.hand_on(left.finished);
 
         debug!("loading the configuration and filling the ledger");
         let routing = Arc::new(Current::default());
         let snapshot = store::routing::load_snapshot(&db).await.map_err(in_database)?;
-        let ledger: Arc<dyn Ledger> = Arc::new(MemoryLedger::default());
-        fill(&*ledger, &db, &snapshot).await.map_err(|error| match error {
-            FillError::Database(source) => in_database(source),
-            FillError::Ledger(unavailable) => unavailable.into(),
-        })?;
-        for record in unwritten {
-            if let Some(attempt) = record.answered_attempt() {
-                for scope in record.scopes(attempt) {
-                    ledger.count(scope, attempt.held_at).await?;
-                }
-            }
-        }
-        let last_alive = unfinished.last_alive.unwrap_or_else(clock::now);
-        let left = unfinished.records;
-        let standing: Vec<_> = left.iter().filter_map(adopt::standing).collect();
-        ledger.renew(&standing).await?;
-        let left: Vec<_> =
-            left.into_iter().map(|record| adopt::machine(record, &snapshot, last_alive)).collect();
+        let recount = Arc::new(Recount::new(
+            keeper.clone(),
+            Arc::new(store::truth::Records(db.clone())),
+            config.capacity.recount(),
+        ));
+        let ledger_tasks = TaskTracker::new();
+        ledger_tasks.spawn({
+            let (keeper, stop) = (keeper.clone(), stop_ledger.clone());
+            async move { keeper.run(stop).await }
+        });
+        ledger_tasks.spawn({
+            let (recount, stop) = (recount.clone(), stop_ledger.clone());
+            async move { recount.run(stop).await }
+        });
+        wait_for_ledger(&*ledger).await;
+        let last_alive = left.last_alive.unwrap_or_else(clock::now);
+        let left: Vec<_> = left
+            .unfinished
+            .into_iter()
+            .map(|record| adopt::machine(record, &snapshot, last_alive))
+            .collect();
         routing.set(snapshot);
 
         debug!("connecting to Asterisk");
@@ -127,7 +146,7 @@ impl App {
             Socket { client: ari.clone(), signals: signals_in, cancel: stop_socket.clone() };
         let parts = Arc::new(Parts {
             ari: ari.clone(),
-            ledger: ledger.clone(),
+            keeper: keeper.clone(),
             journal: journal.clone(),
             live: live.clone(),
         });
@@ -157,7 +176,7 @@ impl App {
                 per_address: config.http.failed_sign_ins_per_address,
             },
         };
-        let backend = Backend::new(db, routing, ledger, live.clone(), switch, session)
+        let backend = Backend::new(db, routing, keeper, live.clone(), switch, session)
             .with_internal_token(config.internal.token.expose_secret());
         let http = tokio::spawn(api::serve(
             listener,
@@ -174,6 +193,8 @@ impl App {
             socket,
             http,
             tracker,
+            ledger_tasks,
+            stop_ledger,
             stop_socket,
             stop_http,
         })
@@ -223,6 +244,11 @@ impl App {
             warn!(calls = self.live.len(), "calls are left to the next start");
             self.registry.abort();
         }
+        self.stop_ledger.cancel();
+        self.ledger_tasks.close();
+        if tokio::time::timeout(CALLS_PATIENCE, self.ledger_tasks.wait()).await.is_err() {
+            warn!("the ledger's last news were cut off");
+        }
         match Arc::try_unwrap(self.journal) {
             Ok(journal) => self.journal_tasks.close(journal, JOURNAL_PATIENCE).await,
             // A call is still being led: what it saved is in the spool.
@@ -231,41 +257,43 @@ impl App {
     }
 }
 
-/// Gives the records of the last run time to reach the database.
-async fn wait_for_records(journal: &Journal) {
-    let written = async {
-        while !journal.unwritten().is_empty() {
-            tokio::time::sleep(RECOVERY_POLL).await;
+/// The ledger that is configured.
+fn open_ledger(
+    settings: &CapacitySettings,
+    instance: &str,
+    stop: &CancellationToken,
+) -> Result<Arc<dyn Ledger>, StartError> {
+    Ok(match settings.store {
+        LedgerStore::Memory => Arc::new(MemoryLedger::unfilled(settings.leases())),
+        LedgerStore::Redis => Arc::new(RedisLedger::start(settings.redis(instance), stop.clone())?),
+    })
+}
+
+/// Gives the ledger time to be filled. Where it takes longer, calls are refused until then.
+async fn wait_for_ledger(ledger: &dyn Ledger) {
+    let mut status = ledger.status();
+    let open = status.wait_for(|status| matches!(status, Status::Open(_)));
+    if tokio::time::timeout(LEDGER_PATIENCE, open).await.is_err() {
+        warn!("the capacity ledger isn't there yet; calls are refused until it is");
+    }
+}
+
+/// The name of this instance: the same after every start from the same folder.
+fn instance_name(directory: &Path) -> Result<String, StartError> {
+    let read_or_make = || {
+        let file = directory.join("instance");
+        match std::fs::read_to_string(&file) {
+            Ok(name) if !name.trim().is_empty() => Ok(name.trim().to_owned()),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => {
+                std::fs::create_dir_all(directory)?;
+                let name = format!("{:016x}", rand::rng().random::<u64>());
+                std::fs::write(&file, format!("{name}\n"))?;
+                Ok(name)
+            }
         }
     };
-    if tokio::time::timeout(RECOVERY_PATIENCE, written).await.is_err() {
-        let records = journal.unwritten().len();
-        warn!(records, "records of the last run still wait for the database; the start goes on");
-    }
-}
-
-enum FillError {
-    Database(sea_orm::DbErr),
-    Ledger(crate::capacity::Unavailable),
-}
-
-/// Tells the ledger what the records say: what is used, and where rotations stand.
-async fn fill(
-    ledger: &dyn Ledger,
-    db: &DatabaseConnection,
-    snapshot: &Snapshot,
-) -> Result<(), FillError> {
-    let answered = store::records::answered(db, clock::now()).await.map_err(FillError::Database)?;
-    ledger.recount(&answered).await.map_err(FillError::Ledger)?;
-    let mut offers: Vec<_> =
-        store::records::last_offers(db).await.map_err(FillError::Database)?.into_iter().collect();
-    offers.sort_by_key(|(link, offered_at)| (*offered_at, *link));
-    for (link, _) in offers {
-        if let Some(link) = snapshot.link(link) {
-            ledger.set_cursor(link.campaign, link.id).await.map_err(FillError::Ledger)?;
-        }
-    }
-    Ok(())
+    read_or_make().map_err(|source| StartError::Instance { directory: directory.into(), source })
 }
 
 /// What the API may ask of the switch.

@@ -6,31 +6,46 @@
 //! and their limits, and the first that fits everywhere is held, in one atomic
 //! step. Policy (who comes first) stays outside; the ledger only counts.
 //!
-//! It is a ledger of holders, not a counter: sets of hold ids per scope. To
-//! reserve, settle or release twice is harmless, and what is in use can always
-//! be listed. A *hold* belongs to one attempt of one call:
+//! It is a ledger of holders, not a counter. A *hold* belongs to one attempt of
+//! one call, and goes through a few [`Stage`]s, only ever forward:
 //!
-//! * reserve: takes one unit of concurrency, and holds one unit of volume in
-//!   each window.
-//! * settle: the client answered; the held volume becomes used.
-//! * release: the client's leg is gone; concurrency is freed, and volume that
-//!   was still held is returned.
+//! * held: one unit of concurrency is taken, and one unit of volume in each
+//!   window is held.
+//! * used: the client answered; the volume is used.
+//! * counted: the client's leg is gone and concurrency is free; the records
+//!   don't tell of the call yet, so the ledger does.
+//! * returned, or recorded: nothing is left, of an attempt that wasn't
+//!   answered or of one that the records tell of.
 //!
-//! Two stores are planned behind [`Ledger`]: [`memory`], for one instance, and
-//! one in Redis, for several.
+//! To say a stage twice, late or out of order is harmless, so an answer that
+//! was lost is no harm either: say it again.
+//!
+//! Two stores stand side by side behind [`Ledger`]: [`memory`], for one
+//! instance, and [`redis`], for several.
 
+mod account;
 pub mod caps;
+pub mod keeper;
 pub mod memory;
+pub mod recount;
+pub mod redis;
 pub mod window;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::clock::Timestamp;
 use crate::ids::{CallId, CampaignId, ClientId, LinkId, SellerId};
 
 pub use caps::Caps;
+pub use keeper::Keeper;
 pub use memory::MemoryLedger;
-pub use window::{Window, WindowKind, Windows};
+pub use redis::{RedisLedger, RedisSettings};
+pub use window::{Slot, Window, WindowKind, Windows};
 
 /// Something that has caps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -139,12 +154,62 @@ pub struct Usage {
     pub held: [u32; WindowKind::COUNT],
 }
 
-/// A hold that exists whatever the ledger thinks: its call is up.
-#[derive(Clone, Debug)]
+/// How far a hold has come. It never goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Stage {
+    /// The client is being dialled.
+    Held,
+    /// The client answered.
+    Used,
+    /// The client's leg is gone; the records don't tell of the call yet.
+    Counted,
+    /// The client's leg is gone, and it never answered.
+    Returned,
+    /// The client's leg is gone, and the records tell of it.
+    Recorded,
+}
+
+/// What a hold is, whatever the ledger thinks: its call knows best.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
     pub hold: HoldId,
-    pub claims: Vec<Claim>,
+    pub stage: Stage,
+    /// When it was taken: the windows that it counts in.
+    pub moment: Timestamp,
+    pub scopes: Vec<Scope>,
+}
+
+/// A hold as the ledger has it: of a call that is up, or that isn't in the records yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    pub hold: HoldId,
+    /// The quarter of an hour in which it was taken.
+    pub held_at: Timestamp,
+    pub scopes: Vec<Scope>,
+    /// The client answered.
     pub settled: bool,
+    /// The client's leg is up.
+    pub live: bool,
+    /// The instance that leads the call.
+    pub node: String,
+}
+
+/// What the ledger believes to be used of a scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Book {
+    pub scope: Scope,
+    /// Of all time.
+    pub total: u32,
+    /// By the quarter of an hour in which the calls were held.
+    pub slots: Vec<(Slot, u32)>,
+}
+
+/// What is to be added to a [`Book`], or taken off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Correction {
+    pub scope: Scope,
+    pub total: i64,
+    pub slots: Vec<(Slot, i64)>,
 }
 
 /// What the records know of a scope: its answered calls.
@@ -159,6 +224,66 @@ pub struct Answered {
 
 /// Longer than any window but that of all time.
 pub const MOMENTS_KEPT: chrono::TimeDelta = chrono::TimeDelta::days(40);
+
+/// How long the ledger believes in a hold of which nobody speaks.
+#[derive(Clone, Copy, Debug)]
+pub struct Leases {
+    /// One that is being dialled: longer than any client is rung.
+    pub held: Duration,
+    /// One that was answered. Its caller and client may well talk on while the
+    /// service that led them is away.
+    pub used: Duration,
+    /// How long one is remembered of which nothing is left.
+    pub closed: Duration,
+}
+
+impl Default for Leases {
+    fn default() -> Self {
+        Self {
+            held: Duration::from_secs(15 * 60),
+            used: Duration::from_secs(4 * 60 * 60),
+            closed: Duration::from_secs(10 * 60),
+        }
+    }
+}
+
+impl Leases {
+    /// How long a hold that was answered is remembered when its lease is over.
+    const LAPSED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+    const fn of(&self, kept: account::Kept) -> Duration {
+        match kept {
+            account::Kept::Held => self.held,
+            account::Kept::Used | account::Kept::Counted => self.used,
+            account::Kept::Lapsed => Self::LAPSED,
+            account::Kept::Closed => self.closed,
+        }
+    }
+}
+
+/// What leases are measured by.
+#[derive(Clone, Debug, Default)]
+pub enum LeaseClock {
+    /// The store's own.
+    #[default]
+    Own,
+    /// Milliseconds that someone else sets.
+    Manual(Arc<AtomicI64>),
+}
+
+/// Whether calls can be held.
+///
+/// A store that may have lost what it knew begins a new *epoch*: it starts
+/// empty, is filled with what instances and records know, and only then opens.
+/// What was meant for an earlier epoch doesn't reach it any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// The store can't be reached.
+    Away,
+    /// Instances may say what they hold; nothing new is held.
+    Filling(Arc<str>),
+    Open(Arc<str>),
+}
 
 /// The store can't be asked.
 #[derive(Debug, thiserror::Error)]
@@ -178,32 +303,34 @@ pub trait Ledger: Send + Sync + 'static {
     /// What [`Ledger::reserve`] would answer now. Nothing is taken, no turn is used up.
     async fn preview(&self, request: &Request) -> Result<Verdict, Unavailable>;
 
-    /// The client answered: the hold's volume becomes used. Unknown holds are ignored.
-    async fn settle(&self, hold: HoldId) -> Result<(), Unavailable>;
-
-    /// The client's leg is gone: frees the hold, returns volume that wasn't settled.
-    /// Unknown holds are ignored.
-    async fn release(&self, hold: HoldId) -> Result<(), Unavailable>;
-
-    /// Notes that these calls are up, and takes their capacity even over a limit:
-    /// no caller is hung up because of a counter, only new calls wait.
-    async fn renew(&self, standing: &[Standing]) -> Result<(), Unavailable>;
+    /// Takes note of how far holds have come. What isn't known is taken, even over
+    /// a limit: no caller is hung up because of a counter, only new calls wait.
+    /// What is repeated extends the hold's lease.
+    async fn advance(&self, standing: &[Standing]) -> Result<(), Unavailable>;
 
     /// What is in use of each scope now, in the windows given.
     async fn usages(&self, asked: &[(Scope, Windows)]) -> Result<Vec<Usage>, Unavailable>;
 
-    /// A call that was led elsewhere was answered: one unit of `scope` is used in
-    /// every window that `moment` lies in, over the limit too.
-    async fn count(&self, scope: Scope, moment: Timestamp) -> Result<(), Unavailable>;
-
-    /// Replaces what the ledger believes to be used by what the records say.
-    async fn recount(&self, answered: &[Answered]) -> Result<(), Unavailable>;
-
     /// Sets where a campaign's rotation stands.
     async fn set_cursor(&self, campaign: CampaignId, link: LinkId) -> Result<(), Unavailable>;
 
-    /// Every hold there is.
-    async fn holders(&self) -> Result<Vec<HoldId>, Unavailable>;
+    /// Every hold of which something is left.
+    async fn holders(&self) -> Result<Vec<Holder>, Unavailable>;
+
+    /// What is used of every scope.
+    async fn books(&self) -> Result<Vec<Book>, Unavailable>;
+
+    /// Mends what is used, by differences: calls that are counted meanwhile aren't lost.
+    async fn correct(&self, corrections: &[Correction]) -> Result<(), Unavailable>;
+
+    /// Whether calls can be held, and changes of that.
+    fn status(&self) -> watch::Receiver<Status>;
+
+    /// Whether it is this instance that is to fill the ledger, for the next few seconds.
+    async fn may_fill(&self) -> Result<bool, Unavailable>;
+
+    /// The ledger knows all that is used: calls can be held.
+    async fn open(&self) -> Result<(), Unavailable>;
 }
 
 impl Scope {
@@ -221,6 +348,29 @@ impl Scope {
 
     pub const fn seller(id: SellerId) -> Self {
         Self { kind: ScopeKind::Seller, id: id.0 }
+    }
+}
+
+impl Standing {
+    /// A hold of a candidate that the ledger granted.
+    pub fn held(hold: HoldId, candidate: &Candidate) -> Option<Self> {
+        let moment = candidate.claims.first()?.windows.moment();
+        let scopes = candidate.claims.iter().map(|claim| claim.scope).collect();
+        Some(Self { hold, stage: Stage::Held, moment, scopes })
+    }
+
+    pub fn with(mut self, stage: Stage) -> Self {
+        self.stage = stage;
+        self
+    }
+}
+
+impl Verdict {
+    /// The answer for a hold that exists already, of which no more is known than its scopes.
+    fn of(scopes: &[Scope]) -> Self {
+        let link = scopes.iter().find(|scope| scope.kind == ScopeKind::Link);
+        let granted = link.map(|scope| LinkId(scope.id));
+        Self { rotated_by: 0, cursor: None, refusals: Vec::new(), granted }
     }
 }
 

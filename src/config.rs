@@ -5,11 +5,14 @@
 //! environment are taken as they are written: nothing guesses their type.
 
 use std::path::Path;
+use std::time::Duration;
 
 use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::ari::AriSettings;
+use crate::capacity::recount::{GRACE, RecountSettings};
+use crate::capacity::{LeaseClock, Leases, RedisSettings};
 use crate::journal::JournalSettings;
 
 /// The defaults, with a comment for every setting.
@@ -23,6 +26,7 @@ pub struct Config {
     pub ari: AriSettings,
     pub internal: InternalSettings,
     pub journal: JournalSettings,
+    pub capacity: CapacitySettings,
     pub log: LogSettings,
 }
 
@@ -53,6 +57,58 @@ pub struct DatabaseSettings {
 pub struct InternalSettings {
     /// What the dialplan proves itself with; empty = it isn't let in.
     pub token: SecretString,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CapacitySettings {
+    pub store: LedgerStore,
+    pub redis_url: String,
+    /// What the names of all keys begin with.
+    pub key_prefix: String,
+    /// How long an answer is waited for.
+    pub patience_ms: u64,
+    /// How long a hold is believed in of which nobody speaks.
+    pub lease_seconds: u64,
+    /// How often the ledger is compared with the records.
+    pub verify_minutes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LedgerStore {
+    /// In process: for a single instance.
+    Memory,
+    /// For several instances.
+    Redis,
+}
+
+impl CapacitySettings {
+    pub fn leases(&self) -> Leases {
+        Leases { held: Duration::from_secs(self.lease_seconds), ..Leases::default() }
+    }
+
+    /// How `instance` uses Redis.
+    pub fn redis(&self, instance: &str) -> RedisSettings {
+        RedisSettings {
+            url: self.redis_url.clone(),
+            prefix: self.key_prefix.clone(),
+            node: instance.to_owned(),
+            leases: self.leases(),
+            clock: LeaseClock::Own,
+            patience: Duration::from_millis(self.patience_ms),
+        }
+    }
+
+    pub fn recount(&self) -> RecountSettings {
+        RecountSettings {
+            grace: match self.store {
+                LedgerStore::Memory => Duration::ZERO,
+                LedgerStore::Redis => GRACE,
+            },
+            interval: Duration::from_secs(60 * self.verify_minutes),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -187,6 +243,27 @@ impl Config {
         if !(1..=10_000).contains(&self.journal.sync_interval_ms) {
             return invalid("journal.sync_interval_ms", "must be from 1 to 10000");
         }
+        let capacity = &self.capacity;
+        if capacity.store == LedgerStore::Redis
+            && ::redis::Client::open(capacity.redis_url.as_str()).is_err()
+        {
+            return invalid(
+                "capacity.redis_url",
+                "must be redis://[USER:PASSWORD@]HOST[:PORT]/DATABASE",
+            );
+        }
+        if !word(&capacity.key_prefix) {
+            return invalid("capacity.key_prefix", "may have letters, digits, - and _ only");
+        }
+        if !(10..=10_000).contains(&capacity.patience_ms) {
+            return invalid("capacity.patience_ms", "must be from 10 to 10000");
+        }
+        if !(660..=86_400).contains(&capacity.lease_seconds) {
+            return invalid("capacity.lease_seconds", "must be from 660 to 86400");
+        }
+        if !(1..=1_440).contains(&capacity.verify_minutes) {
+            return invalid("capacity.verify_minutes", "must be from 1 to 1440");
+        }
         if tracing_subscriber::EnvFilter::try_new(&self.log.filter).is_err() {
             return invalid("log.filter", "is not a filter, such as info or info,capconduit=debug");
         }
@@ -214,6 +291,11 @@ mod tests {
             ("ari.application", "a b"),
             ("log.filter", "=,="),
             ("internal.token", "short"),
+            ("capacity.store", "disk"),
+            ("capacity.key_prefix", "a:b"),
+            ("capacity.patience_ms", "0"),
+            ("capacity.lease_seconds", "60"),
+            ("capacity.verify_minutes", "0"),
         ] {
             let refusal = refusal(name, value);
             assert!(refusal.contains(name), "{refusal}");

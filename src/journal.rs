@@ -9,13 +9,14 @@
 //! and tries for as long as it takes. Inserting a record twice is harmless:
 //! the database knows it by its call id.
 //!
-//! At start, final records that are still in the spool go to the database, and
-//! records that were never finished come back to the caller of
-//! [`Journal::open`], who knows what became of their calls.
+//! At start, what is still in the spool comes back to the caller of
+//! [`Journal::open`]: records that were never finished, since it knows what
+//! became of their calls, and final ones, to be handed on to the database.
 
 mod spool;
 mod writer;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,7 @@ use tracing::{error, warn};
 
 use crate::call::CallRecord;
 use crate::clock::Timestamp;
+use crate::ids::CallId;
 use spool::Spool;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -54,9 +56,15 @@ pub struct JournalTasks {
     cancel: CancellationToken,
 }
 
-/// Calls that an earlier run didn't bring to their end.
-pub struct Unfinished {
-    pub records: Vec<CallRecord>,
+/// Hears which calls the database tells of now.
+pub type Written = Box<dyn Fn(&HashSet<CallId>) + Send + Sync>;
+
+/// What an earlier run left in the spool.
+pub struct Left {
+    /// Calls that it didn't bring to their end.
+    pub unfinished: Vec<CallRecord>,
+    /// Records that the database doesn't have yet: for [`Journal::hand_on`].
+    pub finished: Vec<Arc<CallRecord>>,
     /// When that run last noted that it runs: within about a second of its end.
     pub last_alive: Option<Timestamp>,
 }
@@ -71,15 +79,15 @@ pub struct OpenError {
 }
 
 impl Journal {
-    /// Opens the spool, hands what is final to the database, and returns what
-    /// was never finished.
+    /// Opens the spool, and returns what an earlier run left in it.
     ///
     /// # Errors
     /// When the folder can't be made, read or written to.
     pub fn open(
         settings: &JournalSettings,
         db: DatabaseConnection,
-    ) -> Result<(Self, JournalTasks, Unfinished), OpenError> {
+        written: Written,
+    ) -> Result<(Self, JournalTasks, Left), OpenError> {
         let (spool, found) = Spool::open(&settings.directory)
             .map_err(|source| OpenError { directory: settings.directory.clone(), source })?;
         let spool = Arc::new(spool);
@@ -87,20 +95,25 @@ impl Journal {
         // Unbounded on purpose: what waits here is what the spool holds too,
         // and a call is never refused because the database is slow.
         let (finished, queue) = mpsc::unbounded_channel();
-        let writer = tokio::spawn(writer::run(db, queue, spool.clone()));
+        let writer = tokio::spawn(writer::run(db, queue, spool.clone(), written));
         let sync = tokio::spawn(sync_in_groups(
             spool.clone(),
             Duration::from_millis(settings.sync_interval_ms),
             cancel.clone(),
         ));
         let journal = Self { spool, finished };
-        let (done, records): (Vec<_>, Vec<_>) =
+        let (finished, unfinished): (Vec<_>, Vec<_>) =
             found.records.into_iter().partition(|record| record.end.is_some());
-        for record in done {
-            journal.finish(Arc::new(record));
+        let finished = finished.into_iter().map(Arc::new).collect();
+        let left = Left { unfinished, finished, last_alive: found.last_alive };
+        Ok((journal, JournalTasks { sync, writer, cancel }, left))
+    }
+
+    /// Lets records that an earlier run left go on to the database.
+    pub fn hand_on(&self, finished: Vec<Arc<CallRecord>>) {
+        for record in finished {
+            self.finish(record);
         }
-        let unfinished = Unfinished { records, last_alive: found.last_alive };
-        Ok((journal, JournalTasks { sync, writer, cancel }, unfinished))
     }
 
     /// Makes the record survive a crash of the process. A final one goes on to the database.

@@ -11,4 +11,5 @@ pub mod records;
 pub mod report;
 pub mod routing;
 pub mod sessions;
+pub mod truth;
 pub mod users;

@@ -8,7 +8,7 @@ use poem_openapi::{Object, OpenApi};
 
 use super::problem::{Open, Refusal, away};
 use super::{Backend, Tag};
-use crate::capacity::{Scope, Windows};
+use crate::capacity::{Scope, Status, Windows};
 use crate::clock;
 use crate::ids::LinkId;
 
@@ -38,6 +38,9 @@ impl ProbesApi {
         backend.db.ping().await.map_err(|_| away("The database"))?;
         let windows = Windows::at(clock::now(), chrono_tz::Tz::UTC);
         backend.ledger.usages(&[(Scope::link(LinkId(0)), windows)]).await?;
+        if !matches!(*backend.ledger.status().borrow(), Status::Open(_)) {
+            return Err(away("The capacity ledger").into());
+        }
         if !backend.switch.is_ready() {
             return Err(away("Asterisk").into());
         }

@@ -6,7 +6,7 @@ use capconduit_entity::{CampaignStatus, Strategy};
 
 use super::machine::Machine;
 use super::record::CallRecord;
-use crate::capacity::{Caps, Standing};
+use crate::capacity::{Stage, Standing};
 use crate::clock::Timestamp;
 use crate::ids::CampaignId;
 use crate::routing::{Campaign, Link, Offer, Snapshot};
@@ -17,16 +17,19 @@ pub fn machine(record: CallRecord, snapshot: &Snapshot, last_alive: Timestamp) -
     Machine::adopt(record, offer, last_alive)
 }
 
-/// The capacity that the call holds as long as nobody knows better. The record
-/// says in which scopes: they may be gone meanwhile.
+/// The capacity that the call holds as long as nobody knows better; of a call
+/// that is over, what the records don't tell of yet.
 pub fn standing(record: &CallRecord) -> Option<Standing> {
-    let attempt = record.attempts.last()?;
-    let windows = Caps::NONE.windows(attempt.held_at);
-    let claim = |scope| Caps::NONE.claim(scope, windows);
+    let (attempt, stage) = match (&record.end, record.answered_attempt()) {
+        (None, None) => (record.attempts.last()?, Stage::Held),
+        (None, Some(attempt)) => (attempt, Stage::Used),
+        (Some(_), answered) => (answered?, Stage::Counted),
+    };
     Some(Standing {
         hold: attempt.hold(record.call),
-        claims: record.scopes(attempt).into_iter().map(claim).collect(),
-        settled: record.answered_at.is_some(),
+        stage,
+        moment: attempt.held_at,
+        scopes: record.scopes(attempt),
     })
 }
 

@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 use super::machine::{Effect, Input, Machine, Timer};
 use super::outcome::cause;
 use crate::ari::{AriClient, AriError, ChannelId, ChannelState, LegId};
-use crate::capacity::{HoldId, Ledger, Request, Unavailable};
+use crate::capacity::{HoldId, Keeper, Request, Unavailable};
 use crate::clock::{self, Timestamp};
 use crate::ids::CallId;
 use crate::journal::Journal;
@@ -27,7 +27,7 @@ pub type Stamped = (Timestamp, Input);
 /// What a call needs of the rest of the service.
 pub struct Parts {
     pub ari: Arc<AriClient>,
-    pub ledger: Arc<dyn Ledger>,
+    pub keeper: Arc<Keeper>,
     pub journal: Arc<Journal>,
     pub live: Arc<Live>,
 }
@@ -37,8 +37,6 @@ pub struct Parts {
 pub const MAILBOX: usize = 256;
 
 const LEDGER_TIMEOUT: Duration = Duration::from_millis(500);
-/// How often a release is tried before the ledger's own recount has to find it.
-const RELEASE_TRIES: u32 = 5;
 /// Asterisk's own dial timeout comes after ours: it only acts if we are gone.
 const DIAL_SAFETY_SECONDS: u64 = 3;
 
@@ -175,8 +173,8 @@ impl Hands {
     async fn perform(&self, effect: Effect) {
         match effect {
             Effect::Reserve(request) => self.reserve(request).await,
-            Effect::Settle(hold) => self.settle(hold).await,
-            Effect::Release(hold) => self.release(hold).await,
+            Effect::Settle(hold) => self.parts.keeper.settle(hold).await,
+            Effect::Release(hold) => self.parts.keeper.release(hold).await,
             Effect::CreateBridge => self.create_bridge().await,
             Effect::CreateLeg { attempt, endpoint } => self.create_leg(attempt, &endpoint).await,
             Effect::DialLeg { attempt, ring } => self.dial_leg(attempt, ring).await,
@@ -210,7 +208,7 @@ impl Hands {
 
     async fn reserve(&self, request: Request) {
         let attempt = request.hold.attempt;
-        let verdict = match timeout(LEDGER_TIMEOUT, self.parts.ledger.reserve(&request)).await {
+        let verdict = match timeout(LEDGER_TIMEOUT, self.parts.keeper.reserve(&request)).await {
             Ok(Ok(verdict)) => Some(verdict),
             Ok(Err(Unavailable { reason })) => {
                 warn!(call.id = %self.call, reason, "the capacity ledger can't be reached");
@@ -224,23 +222,12 @@ impl Hands {
         self.report(Input::Verdict { attempt, verdict });
     }
 
-    async fn settle(&self, hold: HoldId) {
-        for _ in 0..RELEASE_TRIES {
-            match timeout(LEDGER_TIMEOUT, self.parts.ledger.settle(hold)).await {
-                Ok(Ok(())) => return,
-                Ok(Err(error)) => warn!(call.id = %self.call, %error, "a hold was not settled"),
-                Err(_) => warn!(call.id = %self.call, "settling a hold took too long"),
-            }
-        }
-    }
-
-    async fn release(&self, hold: HoldId) {
-        for _ in 0..RELEASE_TRIES {
-            match timeout(LEDGER_TIMEOUT, self.parts.ledger.release(hold)).await {
-                Ok(Ok(())) => return,
-                Ok(Err(error)) => warn!(call.id = %self.call, %error, "a hold was not released"),
-                Err(_) => warn!(call.id = %self.call, "releasing a hold took too long"),
-            }
+    /// Whether the hold still stands, right before its client is dialled.
+    async fn may_dial(&self, attempt: u32) -> bool {
+        let hold = HoldId { call: self.call, attempt };
+        match timeout(LEDGER_TIMEOUT, self.parts.keeper.reaffirm(hold)).await {
+            Ok(Ok(stands)) => stands,
+            Ok(Err(Unavailable { .. })) | Err(_) => false,
         }
     }
 
@@ -265,6 +252,11 @@ impl Hands {
 
     async fn create_leg(&self, attempt: u32, endpoint: &str) {
         let (ari, leg) = (&self.parts.ari, self.leg(attempt));
+        if !self.may_dial(attempt).await {
+            warn!(call.id = %self.call, attempt, "the capacity was lost before the client was dialled");
+            self.report(Input::LegNotCreated { attempt });
+            return;
+        }
         let endpoint = format!("PJSIP/{endpoint}");
         match ari.create_channel(&leg, &endpoint, self.caller.as_str()).await {
             Ok(()) => {}

@@ -241,6 +241,7 @@ impl Registry {
             if let Err(defect) = tokio::spawn(driver::lead(parts.clone(), machine, mailbox)).await {
                 error!(call.id = %call, error = %defect, "a call was cut off by a defect");
                 parts.live.remove(call);
+                parts.keeper.abandon(call);
                 if let Err(error) = parts.ari.hang_up(caller.as_str(), cause::FAILURE).await {
                     warn!(call.id = %call, %error, "could not hang up the caller");
                 }

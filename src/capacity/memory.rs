@@ -1,80 +1,92 @@
 //! The ledger in process: one mutex over plain maps, held for microseconds.
-//!
-//! Volume is kept as the moments at which calls were held, not as a number per
-//! window: what is used of a window is how many moments it holds. So a link may
-//! change its time zone, and no count has to be carried over.
 
-#[cfg(test)]
-mod tests;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::Ordering;
 
-use std::collections::{HashMap, HashSet};
-
-use chrono::TimeDelta;
 use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
+use super::account::{Account, Count, Kept, Step, lapse, step};
 use super::{
-    Answered, Candidate, Cap, Claim, HoldId, Ledger, MOMENTS_KEPT, Refusal, Request, Scope,
-    Standing, Turn, Unavailable, Usage, Verdict, WindowKind, Windows,
+    Book, Candidate, Cap, Correction, HoldId, Holder, LeaseClock, Leases, Ledger, Refusal, Request,
+    Scope, Slot, Standing, Status, Turn, Unavailable, Usage, Verdict, WindowKind, Windows,
 };
-use crate::clock::Timestamp;
 use crate::ids::{CampaignId, LinkId};
 
-/// The ledger of a single instance, rebuilt at start from the call logs.
-#[derive(Default)]
+/// The ledger of a single instance, rebuilt at every start.
+#[derive(Debug)]
 pub struct MemoryLedger {
     state: Mutex<State>,
+    clock: LeaseClock,
+    since: Instant,
+    status: watch::Sender<Status>,
 }
 
-#[derive(Default)]
-struct State {
+/// Its only one: a new process begins with a new ledger.
+const EPOCH: &str = "memory";
+
+/// What there is to know. No input or output, no clock: it can be tried in any order.
+#[derive(Debug, Default)]
+pub struct State {
     scopes: HashMap<Scope, Account>,
     holds: HashMap<HoldId, Hold>,
+    /// When the ledger stops believing in a hold, in milliseconds.
+    leases: BTreeSet<(i64, HoldId)>,
+    length: Leases,
     /// The link that a campaign's rotation offered a call last.
     cursors: HashMap<CampaignId, LinkId>,
 }
 
+#[derive(Debug)]
 struct Hold {
-    verdict: Verdict,
-    claims: Vec<Claim>,
-    settled: bool,
-}
-
-/// What is in use of one scope.
-#[derive(Default)]
-struct Account {
-    live: HashSet<HoldId>,
-    /// Answered calls of all time.
-    total: u32,
-    /// When answered calls were held, oldest first, as far back as any window reaches.
-    answered: Vec<Timestamp>,
-    /// When calls were held of which it isn't known yet, oldest first.
-    undecided: Vec<Timestamp>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Count {
-    used: u32,
-    held: u32,
+    kept: Kept,
+    slot: Slot,
+    scopes: Vec<Scope>,
+    /// What was answered when it was reserved.
+    verdict: Option<Verdict>,
+    until: i64,
 }
 
 // === impl State ===
 
 impl State {
-    fn reserve(&mut self, request: &Request) -> Verdict {
+    pub fn new(length: Leases) -> Self {
+        Self { length, ..Self::default() }
+    }
+
+    /// As [`Ledger::reserve`], at `now` in milliseconds.
+    pub fn reserve(&mut self, request: &Request, now: i64) -> Verdict {
+        self.expire(now);
         let (verdict, granted) = self.decide(request);
-        if let Some(candidate) = granted {
-            self.take(request.hold, verdict.clone(), &candidate.claims);
-            if let Turn::Rotate(campaign) | Turn::Advance(campaign) = request.turn {
-                self.cursors.insert(campaign, candidate.link);
+        if let Some(standing) = granted.and_then(|c| Standing::held(request.hold, c)) {
+            self.take(&standing, Some(verdict.clone()), now);
+            if let (Turn::Rotate(campaign) | Turn::Advance(campaign), Some(link)) =
+                (request.turn, verdict.granted)
+            {
+                self.cursors.insert(campaign, link);
             }
+        } else if let Some(Hold { kept: Kept::Held, .. }) = self.holds.get(&request.hold) {
+            self.extend(request.hold, now);
         }
         verdict
     }
 
+    /// As [`Ledger::advance`], for one hold.
+    pub fn advance(&mut self, standing: &Standing, now: i64) {
+        self.expire(now);
+        self.take(standing, None, now);
+    }
+
     /// The answer to a request, and the candidate that it has to be taken for.
-    fn decide<'a>(&self, request: &'a Request) -> (Verdict, Option<&'a Candidate>) {
-        if let Some(hold) = self.holds.get(&request.hold) {
-            return (hold.verdict.clone(), None);
+    fn decide<'a>(&mut self, request: &'a Request) -> (Verdict, Option<&'a Candidate>) {
+        match self.holds.get(&request.hold) {
+            Some(Hold { kept: Kept::Closed, .. }) => return (Verdict::of(&[]), None),
+            Some(hold) => {
+                let known = hold.verdict.clone().unwrap_or_else(|| Verdict::of(&hold.scopes));
+                return (known, None);
+            }
+            None => {}
         }
         let (rotated_by, cursor) = self.rotation(request);
         let mut verdict = Verdict { rotated_by, cursor, refusals: Vec::new(), granted: None };
@@ -105,154 +117,146 @@ impl State {
     /// The first cap of the candidate that has no room.
     ///
     /// Volume comes before concurrency: a full volume says more, since it lasts longer.
-    fn refusal(&self, candidate: &Candidate) -> Option<Refusal> {
-        let refuse = |claim: &Claim, cap, used, held, limit| {
-            Some(Refusal { link: candidate.link, scope: claim.scope, cap, used, held, limit })
-        };
+    fn refusal(&mut self, candidate: &Candidate) -> Option<Refusal> {
+        let link = candidate.link;
         for claim in &candidate.claims {
             for kind in WindowKind::ALL {
-                let Some(limit) = claim.volume[kind.index()] else {
-                    continue;
-                };
-                let Count { used, held } = self.count(claim.scope, kind, &claim.windows);
-                if used + held >= limit {
-                    return refuse(claim, Cap::Volume(kind), used, held, limit);
+                let Some(limit) = claim.volume[kind.index()] else { continue };
+                let account = self.scopes.get_mut(&claim.scope);
+                let Count { used, held } =
+                    account.map(|account| account.count(kind, &claim.windows)).unwrap_or_default();
+                if used.saturating_add(held) >= limit {
+                    let (scope, cap) = (claim.scope, Cap::Volume(kind));
+                    return Some(Refusal { link, scope, cap, used, held, limit });
                 }
             }
         }
         for claim in &candidate.claims {
-            let Some(limit) = claim.concurrency else {
-                continue;
-            };
-            let live = self.live(claim.scope);
+            let Some(limit) = claim.concurrency else { continue };
+            let live = self.scopes.get(&claim.scope).map_or(0, |account| account.live);
             if live >= limit {
-                return refuse(claim, Cap::Concurrency, live, 0, limit);
+                let (scope, cap) = (claim.scope, Cap::Concurrency);
+                return Some(Refusal { link, scope, cap, used: live, held: 0, limit });
             }
         }
         None
     }
 
-    fn take(&mut self, id: HoldId, verdict: Verdict, claims: &[Claim]) {
-        for claim in claims {
-            let account = self.scopes.entry(claim.scope).or_default();
-            account.live.insert(id);
-            insert(&mut account.undecided, claim.windows.moment());
+    fn take(&mut self, standing: &Standing, verdict: Option<Verdict>, now: i64) {
+        let known = self.holds.get(&standing.hold);
+        let (kept, step) = step(known.map(|hold| hold.kept), standing.stage);
+        match known {
+            None => {
+                let slot = Slot::of(standing.moment);
+                self.apply(&standing.scopes, slot, step);
+                let scopes = standing.scopes.clone();
+                self.holds.insert(standing.hold, Hold { kept, slot, scopes, verdict, until: 0 });
+            }
+            // Nothing is left of it, and so it stays until it is forgotten.
+            Some(Hold { kept: Kept::Closed, .. }) => return,
+            Some(hold) => {
+                let (slot, scopes) = (hold.slot, hold.scopes.clone());
+                self.apply(&scopes, slot, step);
+            }
         }
-        self.holds.insert(id, Hold { verdict, claims: claims.to_vec(), settled: false });
+        if let Some(hold) = self.holds.get_mut(&standing.hold) {
+            hold.kept = kept;
+        }
+        self.extend(standing.hold, now);
     }
 
-    fn settle(&mut self, id: HoldId) {
-        let Some(hold) = self.holds.get_mut(&id).filter(|hold| !hold.settled) else {
+    fn apply(&mut self, scopes: &[Scope], slot: Slot, step: Step) {
+        if step == Step::default() {
             return;
-        };
-        hold.settled = true;
-        for claim in &hold.claims {
-            let account = self.scopes.entry(claim.scope).or_default();
-            remove(&mut account.undecided, claim.windows.moment());
-            account.count_answered(claim.windows.moment());
+        }
+        for scope in scopes {
+            self.scopes.entry(*scope).or_default().take(slot, step);
         }
     }
 
-    fn release(&mut self, id: HoldId) {
-        let Some(hold) = self.holds.remove(&id) else {
-            return;
-        };
-        for claim in &hold.claims {
-            let account = self.scopes.entry(claim.scope).or_default();
-            account.live.remove(&id);
-            if !hold.settled {
-                remove(&mut account.undecided, claim.windows.moment());
+    /// Gives a hold another lease.
+    fn extend(&mut self, id: HoldId, now: i64) {
+        let Some(hold) = self.holds.get_mut(&id) else { return };
+        self.leases.remove(&(hold.until, id));
+        hold.until = now.saturating_add(millis(self.length.of(hold.kept)));
+        self.leases.insert((hold.until, id));
+    }
+
+    /// Forgets holds of which nobody has spoken for the time of their lease.
+    fn expire(&mut self, now: i64) {
+        while let Some(&(until, id)) = self.leases.first()
+            && until <= now
+        {
+            self.leases.pop_first();
+            let Some(mut hold) = self.holds.remove(&id) else { continue };
+            let (kept, step) = lapse(hold.kept);
+            self.apply(&hold.scopes, hold.slot, step);
+            if let Some(kept) = kept {
+                hold.kept = kept;
+                self.holds.insert(id, hold);
+                self.extend(id, now);
             }
         }
     }
 
-    fn renew(&mut self, standing: &Standing) {
-        if !self.holds.contains_key(&standing.hold) {
-            let verdict =
-                Verdict { rotated_by: 0, cursor: None, refusals: Vec::new(), granted: None };
-            self.take(standing.hold, verdict, &standing.claims);
-        }
-        if standing.settled {
-            self.settle(standing.hold);
-        }
-    }
-
-    fn live(&self, scope: Scope) -> u32 {
-        self.scopes.get(&scope).map_or(0, |account| count_of(account.live.len()))
-    }
-
-    fn count(&self, scope: Scope, kind: WindowKind, windows: &Windows) -> Count {
-        self.scopes
-            .get(&scope)
-            .map(|account| account.count(kind, windows.start(kind)))
-            .unwrap_or_default()
-    }
-
-    fn usage(&self, scope: Scope, windows: &Windows) -> Usage {
-        let counts = WindowKind::ALL.map(|kind| self.count(scope, kind, windows));
+    fn usage(&mut self, scope: Scope, windows: &Windows) -> Usage {
+        let Some(account) = self.scopes.get_mut(&scope) else {
+            return Usage::default();
+        };
+        let counts = WindowKind::ALL.map(|kind| account.count(kind, windows));
         Usage {
-            live: self.live(scope),
+            live: account.live,
             used: counts.map(|count| count.used),
             held: counts.map(|count| count.held),
         }
     }
 
-    fn recount(&mut self, answered: &[Answered]) {
-        for account in self.scopes.values_mut() {
-            account.total = 0;
-            account.answered.clear();
+    fn holders(&self) -> Vec<Holder> {
+        let left = self.holds.iter().filter(|(_, hold)| hold.kept != Kept::Closed);
+        left.map(|(id, hold)| Holder {
+            hold: *id,
+            held_at: hold.slot.start(),
+            scopes: hold.scopes.clone(),
+            settled: hold.kept != Kept::Held,
+            live: matches!(hold.kept, Kept::Held | Kept::Used),
+            node: String::new(),
+        })
+        .collect()
+    }
+}
+
+fn millis(duration: std::time::Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+// === impl MemoryLedger ===
+
+impl Default for MemoryLedger {
+    fn default() -> Self {
+        Self::new(Leases::default(), LeaseClock::Own)
+    }
+}
+
+impl MemoryLedger {
+    /// A ledger that nothing has to be filled into: calls can be held.
+    pub fn new(leases: Leases, clock: LeaseClock) -> Self {
+        let (status, _) = watch::channel(Status::Open(EPOCH.into()));
+        Self { state: Mutex::new(State::new(leases)), clock, since: Instant::now(), status }
+    }
+
+    /// A ledger that is to be filled before it is opened.
+    pub fn unfilled(leases: Leases) -> Self {
+        let ledger = Self::new(leases, LeaseClock::Own);
+        ledger.status.send_replace(Status::Filling(EPOCH.into()));
+        ledger
+    }
+
+    fn now(&self) -> i64 {
+        match &self.clock {
+            LeaseClock::Own => millis(self.since.elapsed()),
+            LeaseClock::Manual(now) => now.load(Ordering::Acquire),
         }
-        for known in answered {
-            let account = self.scopes.entry(known.scope).or_default();
-            account.total = known.total;
-            account.answered.clone_from(&known.moments);
-        }
     }
-}
-
-// === impl Account ===
-
-impl Account {
-    fn count(&self, kind: WindowKind, start: Timestamp) -> Count {
-        let used = match kind {
-            WindowKind::Total => self.total,
-            _ => count_since(&self.answered, start),
-        };
-        Count { used, held: count_since(&self.undecided, start) }
-    }
-
-    fn count_answered(&mut self, moment: Timestamp) {
-        self.total += 1;
-        insert(&mut self.answered, moment);
-        let kept_from = moment - MOMENTS_KEPT;
-        // Seldom, so that the rest is moved seldom.
-        if self.answered.first().is_some_and(|oldest| *oldest < kept_from - PRUNE_SLACK) {
-            let gone = self.answered.partition_point(|moment| *moment < kept_from);
-            self.answered.drain(..gone);
-        }
-    }
-}
-
-const PRUNE_SLACK: TimeDelta = TimeDelta::days(1);
-
-/// Moments come nearly in order: a new one belongs at or near the end.
-fn insert(moments: &mut Vec<Timestamp>, moment: Timestamp) {
-    let place = moments.partition_point(|earlier| *earlier <= moment);
-    moments.insert(place, moment);
-}
-
-fn remove(moments: &mut Vec<Timestamp>, moment: Timestamp) {
-    if let Ok(place) = moments.binary_search(&moment) {
-        moments.remove(place);
-    }
-}
-
-fn count_since(moments: &[Timestamp], start: Timestamp) -> u32 {
-    count_of(moments.len() - moments.partition_point(|moment| *moment < start))
-}
-
-fn count_of(len: usize) -> u32 {
-    u32::try_from(len).unwrap_or(u32::MAX)
 }
 
 // === impl Ledger ===
@@ -260,44 +264,31 @@ fn count_of(len: usize) -> u32 {
 #[async_trait::async_trait]
 impl Ledger for MemoryLedger {
     async fn reserve(&self, request: &Request) -> Result<Verdict, Unavailable> {
-        Ok(self.state.lock().reserve(request))
+        if matches!(*self.status.borrow(), Status::Filling(_)) {
+            return Err(Unavailable { reason: "it is being filled".to_owned() });
+        }
+        Ok(self.state.lock().reserve(request, self.now()))
     }
 
     async fn preview(&self, request: &Request) -> Result<Verdict, Unavailable> {
-        Ok(self.state.lock().decide(request).0)
+        let mut state = self.state.lock();
+        state.expire(self.now());
+        Ok(state.decide(request).0)
     }
 
-    async fn settle(&self, hold: HoldId) -> Result<(), Unavailable> {
-        self.state.lock().settle(hold);
-        Ok(())
-    }
-
-    async fn release(&self, hold: HoldId) -> Result<(), Unavailable> {
-        self.state.lock().release(hold);
-        Ok(())
-    }
-
-    async fn renew(&self, standing: &[Standing]) -> Result<(), Unavailable> {
+    async fn advance(&self, standing: &[Standing]) -> Result<(), Unavailable> {
+        let now = self.now();
         let mut state = self.state.lock();
         for standing in standing {
-            state.renew(standing);
+            state.advance(standing, now);
         }
         Ok(())
     }
 
     async fn usages(&self, asked: &[(Scope, Windows)]) -> Result<Vec<Usage>, Unavailable> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        state.expire(self.now());
         Ok(asked.iter().map(|(scope, windows)| state.usage(*scope, windows)).collect())
-    }
-
-    async fn count(&self, scope: Scope, moment: Timestamp) -> Result<(), Unavailable> {
-        self.state.lock().scopes.entry(scope).or_default().count_answered(moment);
-        Ok(())
-    }
-
-    async fn recount(&self, answered: &[Answered]) -> Result<(), Unavailable> {
-        self.state.lock().recount(answered);
-        Ok(())
     }
 
     async fn set_cursor(&self, campaign: CampaignId, link: LinkId) -> Result<(), Unavailable> {
@@ -305,7 +296,33 @@ impl Ledger for MemoryLedger {
         Ok(())
     }
 
-    async fn holders(&self) -> Result<Vec<HoldId>, Unavailable> {
-        Ok(self.state.lock().holds.keys().copied().collect())
+    async fn holders(&self) -> Result<Vec<Holder>, Unavailable> {
+        Ok(self.state.lock().holders())
+    }
+
+    async fn books(&self) -> Result<Vec<Book>, Unavailable> {
+        let state = self.state.lock();
+        Ok(state.scopes.iter().map(|(scope, account)| account.book(*scope)).collect())
+    }
+
+    async fn correct(&self, corrections: &[Correction]) -> Result<(), Unavailable> {
+        let mut state = self.state.lock();
+        for correction in corrections {
+            state.scopes.entry(correction.scope).or_default().correct(correction);
+        }
+        Ok(())
+    }
+
+    fn status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    async fn may_fill(&self) -> Result<bool, Unavailable> {
+        Ok(true)
+    }
+
+    async fn open(&self) -> Result<(), Unavailable> {
+        self.status.send_replace(Status::Open(EPOCH.into()));
+        Ok(())
     }
 }

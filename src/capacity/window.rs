@@ -62,6 +62,26 @@ pub struct Windows {
     starts: [Timestamp; WindowKind::COUNT],
 }
 
+/// A quarter of an hour, counted from 1970: no window of any zone begins within one.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub struct Slot(pub i32);
+
+impl Slot {
+    const SECONDS: i64 = 15 * 60;
+    pub const PER_DAY: i32 = 24 * 4;
+
+    pub fn of(moment: Timestamp) -> Self {
+        let slot = moment.timestamp().div_euclid(Self::SECONDS);
+        Self(i32::try_from(slot).unwrap_or(if slot < 0 { i32::MIN } else { i32::MAX }))
+    }
+
+    pub fn start(self) -> Timestamp {
+        DateTime::from_timestamp(i64::from(self.0) * Self::SECONDS, 0).unwrap_or_default()
+    }
+}
+
 impl Windows {
     pub fn at(moment: Timestamp, zone: Tz) -> Self {
         let starts = WindowKind::ALL.map(|kind| Window::at(kind, moment, zone).start);
@@ -227,6 +247,21 @@ mod tests {
             "2026-12-01T00:00:00Z",
             "2027-01-01T00:00:00Z",
         );
+    }
+
+    #[test]
+    fn no_window_of_any_zone_begins_within_a_slot() {
+        for zone in chrono_tz::TZ_VARIANTS {
+            for kind in [WindowKind::Day, WindowKind::Week, WindowKind::Month] {
+                let mut window = Window::at(kind, at("2025-12-01T00:00:00Z"), zone);
+                while window.start < at("2028-01-01T00:00:00Z") {
+                    assert_eq!(Slot::of(window.start).start(), window.start, "{zone} {kind:?}");
+                    let hour = Window::at(WindowKind::Hour, window.start, zone);
+                    assert_eq!(Slot::of(hour.start).start(), hour.start, "{zone} {hour:?}");
+                    window = Window::at(kind, window.end.unwrap(), zone);
+                }
+            }
+        }
     }
 
     #[test]

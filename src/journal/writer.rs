@@ -11,6 +11,7 @@ use sea_orm::DatabaseConnection;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::{error, info};
 
+use super::Written;
 use super::spool::Spool;
 use crate::call::CallRecord;
 use crate::store::records;
@@ -25,6 +26,7 @@ pub async fn run(
     db: DatabaseConnection,
     mut queue: UnboundedReceiver<Arc<CallRecord>>,
     spool: Arc<Spool>,
+    written: Written,
 ) {
     let mut waiting: Vec<Arc<CallRecord>> = Vec::new();
     let mut backoff = BACKOFF_FIRST;
@@ -39,7 +41,7 @@ pub async fn run(
             }
         }
         let had_to_wait = !waiting.is_empty();
-        waiting.extend(write(&db, &spool, batch).await);
+        waiting.extend(write(&db, &spool, batch, &written).await);
         if waiting.is_empty() {
             backoff = BACKOFF_FIRST;
             if had_to_wait {
@@ -54,11 +56,13 @@ async fn write(
     db: &DatabaseConnection,
     spool: &Spool,
     batch: Vec<Arc<CallRecord>>,
+    written: &Written,
 ) -> Vec<Arc<CallRecord>> {
     let Err(cause) = records::insert(db, &batch).await else {
         for record in &batch {
             spool.forget(record.call);
         }
+        written(&batch.iter().map(|record| record.call).collect());
         return Vec::new();
     };
     error!(error = %cause, records = batch.len(), "records wait for the database");
@@ -69,7 +73,10 @@ async fn write(
     let mut refused = Vec::new();
     for record in batch {
         match records::insert(db, std::slice::from_ref(&record)).await {
-            Ok(()) => spool.forget(record.call),
+            Ok(()) => {
+                spool.forget(record.call);
+                written(&[record.call].into());
+            }
             Err(cause) => {
                 error!(call.id = %record.call, error = %cause, "the database refuses a record");
                 refused.push(record);
@@ -116,7 +123,7 @@ mod tests {
             spool.append(&record).unwrap();
             queue_in.send(record).unwrap();
         }
-        let writer = tokio::spawn(run(db.clone(), queue, spool.clone()));
+        let writer = tokio::spawn(run(db.clone(), queue, spool.clone(), Box::new(|_| {})));
         let written = async {
             while spool.depth() > 1 {
                 tokio::task::yield_now().await;

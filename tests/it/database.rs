@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use capconduit::call::outcome::{Outcome, cause};
 use capconduit::call::record::{Attempt, CallRecord, End};
+use capconduit::capacity::recount::{Known, compare};
 use capconduit::capacity::{Ledger, MemoryLedger, Scope, WindowKind, Windows};
 use capconduit::clock::{self, Timestamp};
 use capconduit::ids::{CampaignId, ClientId, DidId, LinkId, SellerId};
@@ -332,9 +333,6 @@ async fn the_ledger_is_told_what_was_answered_in_every_window() {
         }
         let now = at("2026-11-22T17:45:00Z");
         let answered = store::records::answered(db, now).await.unwrap();
-        let ledger = MemoryLedger::default();
-        ledger.recount(&answered).await.unwrap();
-        let windows = Windows::at(now, chrono_tz::America::New_York);
         let scopes = [
             Scope::link(LinkId(1)),
             Scope::client(ClientId(1)),
@@ -343,6 +341,13 @@ async fn the_ledger_is_told_what_was_answered_in_every_window() {
         ];
         let totals: Vec<_> = answered.iter().map(|known| (known.scope, known.total)).collect();
         assert_eq!(totals, scopes.map(|scope| (scope, 3)));
+        let known = Known { answered, ..Known::default() };
+        let missing = compare(&known, &[], &[], &[], now);
+        let ledger = MemoryLedger::default();
+        ledger.correct(&missing).await.unwrap();
+        let books = ledger.books().await.unwrap();
+        assert_eq!(compare(&known, &books, &[], &[], now), []);
+        let windows = Windows::at(now, chrono_tz::America::New_York);
         let asked = scopes.map(|scope| (scope, windows));
         for usage in ledger.usages(&asked).await.unwrap() {
             assert_eq!(usage.used, [3, 1, 2, 3, 3]);

@@ -74,6 +74,7 @@ impl World {
             .args(["--url", &format!("http://127.0.0.1:{}", self.service.http_port)])
             .arg(root.join("openapi").join(name).with_extension("yaml"))
             .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("HYPOTHESIS_STORAGE_DIRECTORY", self.service.file("hypothesis"))
             .env("CAPCONDUIT_KNOWN", known.to_string())
             .env("CAPCONDUIT_TOKEN", who.token())
             .env("CAPCONDUIT_INTERNAL_TOKEN", self.service.secret("internal-token"))

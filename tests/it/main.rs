@@ -5,6 +5,7 @@
 
 mod api;
 mod calls;
+mod capacity;
 mod database;
 mod demo;
 mod documented;

@@ -19,6 +19,7 @@ use crate::api::problem::{
     FieldErrors, Problem, Refusal, Report, bad_input, broken, conflict, not_found,
 };
 use crate::api::{AdminTag, Backend};
+use crate::call::adopt;
 use crate::call::outcome::{Outcome, cause};
 use crate::call::record::{Attempt, CallRecord, End};
 use crate::clock::{self, Timestamp};
@@ -164,19 +165,15 @@ impl LogCallApi {
     }
 }
 
-/// Tells the ledger what the record says. Should that fail, a recount makes up for it.
+/// Tells the ledger what the record says: of the call, until it knows.
 async fn count(backend: &Backend, link: &link::Model, record: &CallRecord) {
     let Some(attempt) = record.attempts.first() else { return };
-    let told = async {
-        if attempt.result == Some(AttemptResult::Answered) {
-            for scope in record.scopes(attempt) {
-                backend.ledger.count(scope, attempt.held_at).await?;
-            }
-        }
-        backend.ledger.set_cursor(CampaignId(link.campaign_id), attempt.link).await
-    };
-    if let Err(err) = told.await {
-        error!(error = %err, link.id = link.id, "a call led elsewhere isn't counted");
+    backend.keeper.adopt(adopt::standing(record));
+    backend.keeper.tell_untold().await;
+    backend.keeper.recorded(&[record.call].into());
+    let campaign = CampaignId(link.campaign_id);
+    if let Err(err) = backend.ledger.set_cursor(campaign, attempt.link).await {
+        error!(error = %err, link.id = link.id, "a rotation doesn't know of a call led elsewhere");
     }
 }
 

@@ -11,15 +11,19 @@ use proptest::strategy::{Strategy as _, ValueTree as _};
 use super::*;
 use crate::call::adopt;
 use crate::call::record::tests::record;
-use crate::capacity::{Ledger, MemoryLedger, Scope, WindowKind, Windows};
+use crate::capacity::{Keeper, Leases, MemoryLedger, Scope, WindowKind, Windows};
 use crate::ids::CampaignId;
 use crate::routing::snapshot::tests::link;
 use crate::routing::{Campaign, LinkTrace, Snapshot};
 
+fn ledger() -> Keeper {
+    Keeper::new(Arc::new(MemoryLedger::default()), "", &Leases::default())
+}
+
 /// A caller, clients' legs and a ledger, and everything that is under way between them and the machine.
 struct World {
     machine: Machine,
-    ledger: MemoryLedger,
+    ledger: Keeper,
     now: Timestamp,
     /// Decides what happens next, one number at a time.
     choices: Vec<u16>,
@@ -76,7 +80,7 @@ impl World {
         };
         Self {
             machine: Machine::new(record, decision),
-            ledger: MemoryLedger::default(),
+            ledger: ledger(),
             now,
             choices,
             effects: VecDeque::new(),
@@ -179,11 +183,11 @@ impl World {
         let Some(effect) = self.effects.pop_front() else { return };
         match effect {
             Effect::Reserve(request) => self.reserve(&request),
-            Effect::Settle(hold) => self.ledger.settle(hold).now_or_never().unwrap().unwrap(),
+            Effect::Settle(hold) => self.ledger.settle(hold).now_or_never().unwrap(),
             Effect::Release(hold) => {
                 let leg = self.legs.get(&hold.attempt);
                 assert!(leg.is_none_or(|leg| leg.gone), "a hold was freed under a leg that is up");
-                self.ledger.release(hold).now_or_never().unwrap().unwrap();
+                self.ledger.release(hold).now_or_never().unwrap();
             }
             Effect::CreateBridge if self.caller_gone => self.give(Input::CallerGone),
             Effect::CreateBridge if self.choose(30) == 29 => self.give(Input::BridgeFailed),
@@ -336,9 +340,9 @@ impl World {
         self.effects.clear();
         self.events.clear();
         self.timers.clear();
-        self.ledger = MemoryLedger::default();
-        let standing = adopt::standing(&record).unwrap();
-        self.ledger.renew(&[standing]).now_or_never().unwrap().unwrap();
+        self.ledger = ledger();
+        self.ledger.adopt(adopt::standing(&record));
+        assert!(self.ledger.tell_untold().now_or_never().unwrap());
         self.machine = adopt::machine(record, &self.snapshot, self.now);
         self.told_caller_gone = false;
         self.give(Input::Started);
@@ -370,8 +374,9 @@ impl World {
         assert_eq!(self.finals.len(), 1, "one call, one record");
         assert!(self.caller_gone && self.legs.values().all(|leg| leg.gone), "a leg is left over");
         assert!(!self.bridged || self.bridge_destroyed, "a bridge is left over");
-        let holders = self.ledger.holders().now_or_never().unwrap().unwrap();
-        assert_eq!(holders, [], "a hold is left over");
+        let holders = self.ledger.ledger().holders().now_or_never().unwrap().unwrap();
+        let live: Vec<_> = holders.into_iter().filter(|holder| holder.live).collect();
+        assert_eq!(live, [], "a hold is left over");
         let record = &self.finals[0];
         assert!(record.attempts.iter().all(|attempt| attempt.result.is_some()));
         let answered = u32::from(record.end.unwrap().outcome.status == CallStatus::Answered);
@@ -385,8 +390,14 @@ impl World {
         (1..=4)
             .map(|id| {
                 let scope = Scope::link(crate::ids::LinkId(id));
-                let usages = self.ledger.usages(&[(scope, windows)]).now_or_never();
-                let usage = &usages.unwrap().unwrap()[0];
+                let usage = self
+                    .ledger
+                    .ledger()
+                    .usages(&[(scope, windows)])
+                    .now_or_never()
+                    .unwrap()
+                    .unwrap()[0]
+                    .clone();
                 assert_eq!((usage.live, usage.held), (0, [0; WindowKind::COUNT]));
                 usage.used[WindowKind::Total.index()]
             })

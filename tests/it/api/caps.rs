@@ -1,5 +1,9 @@
 //! Caps of clients, campaigns and sellers: set, shown, and who may do it.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use capconduit::capacity::recount::{Recount, RecountSettings};
 use capconduit::capacity::{HoldId, Request};
 use capconduit::clock;
 use capconduit::ids::LinkId;
@@ -339,10 +343,11 @@ async fn a_reported_call_counts_in_all_scopes_as_a_recount_finds_it() {
         ]
     };
     assert_eq!(used().await, [json!(1), json!(1), json!(1), json!(1)]);
-    let db = &market.api.backend.db;
-    let answered = capconduit::store::records::answered(db, clock::now()).await.unwrap();
-    market.api.backend.ledger.recount(&answered).await.unwrap();
-    assert_eq!(used().await, [json!(1), json!(1), json!(1), json!(1)]);
+    let truth = Arc::new(capconduit::store::truth::Records(market.api.backend.db.clone()));
+    let settings = RecountSettings { grace: Duration::ZERO, interval: Duration::from_secs(60) };
+    let recount = Recount::new(market.api.backend.keeper.clone(), truth, settings);
+    let found = recount.verify(false).await.unwrap();
+    assert_eq!((found.differences, found.scopes), (Vec::new(), 4));
 }
 
 #[tokio::test]

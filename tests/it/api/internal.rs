@@ -1,3 +1,7 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use capconduit::capacity::recount::{Recount, RecountSettings};
 use capconduit::clock;
 use capconduit_entity::call_log;
 use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel, Set};
@@ -172,10 +176,10 @@ async fn what_the_ledger_counts_is_what_a_recount_finds() {
     // Without a link, there is nothing to count it for.
     dialplan.post("/api/internal/log_call", report("1.4", "ANSWERED")).await.expect(201);
     assert_eq!(used(&joe, &offer, 0).await, 2);
-    let db = &api.backend.db;
-    let answered = capconduit::store::records::answered(db, clock::now()).await.unwrap();
-    api.backend.ledger.recount(&answered).await.unwrap();
-    assert_eq!(used(&joe, &offer, 0).await, 2);
+    let truth = Arc::new(capconduit::store::truth::Records(api.backend.db.clone()));
+    let settings = RecountSettings { grace: Duration::ZERO, interval: Duration::from_secs(60) };
+    let recount = Recount::new(api.backend.keeper.clone(), truth, settings);
+    assert_eq!(recount.verify(false).await.unwrap().differences, []);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-use capconduit::capacity::{HoldId, Request};
+use capconduit::capacity::{HoldId, Holder, Request, Stage, Standing};
 use capconduit::clock;
 use capconduit::ids::LinkId;
 use capconduit::routing::{self, Decision};
@@ -72,21 +72,27 @@ async fn a_simulation_says_what_the_next_call_then_does_and_takes_nothing() {
     assert_eq!(call(&api).await, None);
 }
 
+/// Every call that is held is answered and ends.
+async fn talk_and_end(api: &TestApi) {
+    let holders = api.backend.ledger.holders().await.unwrap();
+    let over = holders.into_iter().map(|Holder { hold, held_at, scopes, .. }| Standing {
+        hold,
+        stage: Stage::Counted,
+        moment: held_at,
+        scopes,
+    });
+    api.backend.ledger.advance(&over.collect::<Vec<_>>()).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_simulation_of_another_day_counts_in_that_days_windows() {
     let api = TestApi::start().await;
     let seller = api.seller("joe").await;
     campaign_for_three(&api, &seller, "priority").await;
     while call(&api).await.is_some() {}
-    for hold in api.backend.ledger.holders().await.unwrap() {
-        api.backend.ledger.settle(hold).await.unwrap();
-        api.backend.ledger.release(hold).await.unwrap();
-    }
+    talk_and_end(&api).await;
     while call(&api).await.is_some() {}
-    for hold in api.backend.ledger.holders().await.unwrap() {
-        api.backend.ledger.settle(hold).await.unwrap();
-        api.backend.ledger.release(hold).await.unwrap();
-    }
+    talk_and_end(&api).await;
     assert_eq!(simulate(&seller, "seller").await["callStatus"], "REJECTED_TOTAL");
     let later = json!({"did": DID, "at": "2099-01-01T12:00:00+01:00", "callerNumber": "anonymous"});
     let free = seller.post("/api/seller/routing/simulate", later).await.expect(200);

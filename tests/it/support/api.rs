@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use capconduit::api::{self, Backend, SessionSettings, Switch};
-use capconduit::capacity::MemoryLedger;
+use capconduit::capacity::{Keeper, Leases, MemoryLedger};
 use capconduit::clock;
 use capconduit::ids::CallId;
 use capconduit::live::Live;
@@ -76,10 +76,12 @@ impl TestApi {
     pub async fn start() -> Self {
         let database = TestDatabase::create().await;
         let switch = Arc::new(FakeSwitch::default());
+        let keeper =
+            Keeper::new(Arc::new(MemoryLedger::default()), "", &Leases::default());
         let backend = Backend::new(
             database.connection.clone(),
             Arc::new(Current::default()),
-            Arc::new(MemoryLedger::default()),
+            Arc::new(keeper),
             Arc::new(Live::default()),
             switch.clone(),
             SessionSettings::default(),

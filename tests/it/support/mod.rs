@@ -8,6 +8,7 @@ pub mod phone;
 pub mod ports;
 pub mod postgres;
 pub mod process;
+pub mod redis;
 pub mod seller;
 pub mod service;
 pub mod sip;

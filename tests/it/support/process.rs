@@ -21,7 +21,7 @@ impl Process {
     /// Starts it, with everything that it says in `output`.
     pub fn start(command: &mut Command, output: &Path) -> Self {
         let file = File::options().create(true).append(true).open(output).unwrap();
-        let child = command
+        let child = bound_to_us(command)
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
             .stderr(file)
@@ -81,6 +81,23 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// The same command, ended by the kernel when the thread that starts it is gone, so that
+/// a run of tests that is killed leaves nothing behind.
+fn bound_to_us(command: &Command) -> Command {
+    let mut bound = Command::new("setpriv");
+    bound.args(["--pdeathsig", "TERM"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => bound.env(name, value),
+            None => bound.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        bound.current_dir(folder);
+    }
+    bound
 }
 
 /// Shows the end of a log, for a test that fails.

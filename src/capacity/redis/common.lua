@@ -1,0 +1,202 @@
+-- What the ledger's scripts share. The Rust files account.rs and memory.rs say
+-- in words and types what is done here.
+--
+-- An account is one string of little-endian 32-bit integers:
+--   live, total, newest slot, then start and used of the hour, day, week and
+--   month asked for last, then slot and calls of the undecided holds.
+-- A hold is "kept;slot;node;scopes;verdict", its scopes separated by commas.
+
+local HEAD = 11
+local FRESH = {0, 0, -1, -1, 0, -1, 0, -1, 0, -1, 0}
+local FORMATS = {}
+
+local function format(length)
+  local known = FORMATS[length]
+  if not known then
+    known = '<' .. string.rep('i4', length)
+    FORMATS[length] = known
+  end
+  return known
+end
+
+local function decode(raw)
+  if not raw then
+    return {unpack(FRESH)}
+  end
+  local length = #raw / 4
+  local account = {struct.unpack(format(length), raw)}
+  account[length + 1] = nil
+  return account
+end
+
+local function encode(account)
+  return struct.pack(format(#account), unpack(account))
+end
+
+-- What was used in the slots from `start` on.
+local function used_since(slots_key, start, newest)
+  local sum, from = 0, start
+  while from <= newest do
+    local to = math.min(newest, from + 499)
+    local names = {}
+    for slot = from, to do
+      names[#names + 1] = slot
+    end
+    local counts = redis.call('HMGET', slots_key, unpack(names))
+    for i = 1, #counts do
+      if counts[i] then
+        sum = sum + tonumber(counts[i])
+      end
+    end
+    from = to + 1
+  end
+  return sum
+end
+
+local SLOTS_KEPT = 45 * 96
+
+local function forget_slots(slots_key, before)
+  local old = {}
+  for _, slot in ipairs(redis.call('HKEYS', slots_key)) do
+    if tonumber(slot) < before then
+      old[#old + 1] = slot
+    end
+  end
+  for from = 1, #old, 500 do
+    redis.call('HDEL', slots_key, unpack(old, from, math.min(#old, from + 499)))
+  end
+end
+
+-- Makes the account's four windows those that start as asked. Whether one changed.
+local function roll(account, slots_key, hour, day, week, month)
+  if account[4] == hour and account[6] == day and account[8] == week and account[10] == month then
+    return false
+  end
+  local starts = {hour, day, week, month}
+  for kind = 1, 4 do
+    local place = 2 + 2 * kind
+    if account[place] ~= starts[kind] then
+      if kind == 4 and account[place] >= 0 then
+        forget_slots(slots_key, starts[kind] - SLOTS_KEPT)
+      end
+      account[place] = starts[kind]
+      account[place + 1] = used_since(slots_key, starts[kind], account[3])
+    end
+  end
+  return true
+end
+
+-- Undecided holds taken in the slots from `start` on.
+local function open_since(account, start)
+  local sum = 0
+  for place = HEAD + 1, #account, 2 do
+    if account[place] >= start then
+      sum = sum + account[place + 1]
+    end
+  end
+  return sum
+end
+
+local function add_open(account, slot, calls)
+  for place = HEAD + 1, #account, 2 do
+    if account[place] == slot then
+      account[place + 1] = account[place + 1] + calls
+      if account[place + 1] <= 0 then
+        local last = #account
+        account[place], account[place + 1] = account[last - 1], account[last]
+        account[last], account[last - 1] = nil, nil
+      end
+      return
+    end
+  end
+  if calls > 0 then
+    account[#account + 1] = slot
+    account[#account + 1] = calls
+  end
+end
+
+local function add_used(account, slots_key, slot, calls)
+  local after = redis.call('HINCRBY', slots_key, slot, calls)
+  if after <= 0 then
+    redis.call('HDEL', slots_key, slot)
+    calls = calls - after
+  end
+  if slot > account[3] then
+    account[3] = slot
+  end
+  for place = 4, 10, 2 do
+    if account[place] >= 0 and slot >= account[place] then
+      account[place + 1] = math.max(0, account[place + 1] + calls)
+    end
+  end
+end
+
+local function parse_hold(text)
+  local kept, slot, node, scopes, verdict = string.match(text, '^(%d);(%-?%d+);([^;]*);([^;]*);(.*)$')
+  return tonumber(kept), tonumber(slot), node, scopes, verdict
+end
+
+local function format_hold(kept, slot, node, scopes, verdict)
+  return kept .. ';' .. slot .. ';' .. node .. ';' .. scopes .. ';' .. verdict
+end
+
+-- One step of a hold in each of its accounts.
+local function take(base, scopes, slot, live, open, used)
+  if live == 0 and open == 0 and used == 0 then
+    return
+  end
+  for scope in string.gmatch(scopes, '[^,]+') do
+    local key = base .. 's:' .. scope
+    local raw = redis.call('GET', key)
+    if not raw then
+      redis.call('SADD', base .. 'scopes', scope)
+    end
+    local account = decode(raw)
+    account[1] = math.max(0, account[1] + live)
+    if open ~= 0 then
+      add_open(account, slot, open)
+    end
+    if used > 0 then
+      account[2] = account[2] + used
+      add_used(account, base .. 'u:' .. scope, slot, used)
+    end
+    redis.call('SET', key, encode(account))
+  end
+end
+
+-- Where a hold stands: account.rs calls it Kept.
+local HELD, USED, LAPSED, COUNTED, CLOSED = 0, 1, 2, 3, 4
+
+-- Forgets holds of which nobody has spoken for the time of their lease. Whether there were any.
+local function expire(base, leases_key, now, lapsed_ms)
+  local due = redis.call('ZRANGEBYSCORE', leases_key, '-inf', now, 'LIMIT', 0, 64)
+  for i = 1, #due do
+    local id = due[i]
+    local key = base .. 'h:' .. id
+    local text = redis.call('GET', key)
+    local kept, slot, node, scopes, verdict
+    if text then
+      kept, slot, node, scopes, verdict = parse_hold(text)
+    end
+    if kept == USED or kept == COUNTED then
+      take(base, scopes, slot, kept == USED and -1 or 0, 0, 0)
+      redis.call('SET', key, format_hold(LAPSED, slot, node, scopes, verdict))
+      redis.call('ZADD', leases_key, now + lapsed_ms, id)
+    else
+      if kept == HELD then
+        take(base, scopes, slot, -1, -1, 0)
+      end
+      redis.call('DEL', key)
+      redis.call('ZREM', leases_key, id)
+    end
+  end
+  return #due > 0
+end
+
+local function clock(given)
+  if given >= 0 then
+    return given
+  end
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end

@@ -1,0 +1,71 @@
+//! What the records say of capacity: the truth that the ledger is measured by.
+
+use std::collections::HashMap;
+
+use capconduit_entity::{call_log, link};
+use sea_orm::{
+    AccessMode, ColumnTrait, ConnectionTrait, DatabaseConnection, DbErr, EntityTrait,
+    IsolationLevel, QueryFilter, QuerySelect, TransactionTrait,
+};
+
+use super::records;
+use crate::capacity::recount::{Known, Truth};
+use crate::clock;
+use crate::ids::{CallId, CampaignId, LinkId};
+
+/// The call records in the database.
+pub struct Records(pub DatabaseConnection);
+
+/// Values that one statement may name, in either database.
+const NAMED: usize = 500;
+
+#[async_trait::async_trait]
+impl Truth for Records {
+    async fn known(&self, calls: &[CallId]) -> anyhow::Result<Known> {
+        // One view of the database, so that a call is either among the records or not.
+        let (isolation, access) = match self.0.get_database_backend() {
+            sea_orm::DbBackend::Sqlite => (None, None),
+            _ => (Some(IsolationLevel::RepeatableRead), Some(AccessMode::ReadOnly)),
+        };
+        let txn = self.0.begin_with_config(isolation, access).await?;
+        let answered = records::answered(&txn, clock::now()).await?;
+        let mut recorded = std::collections::HashSet::new();
+        for some in calls.chunks(NAMED) {
+            recorded.extend(recorded_of(&txn, some).await?);
+        }
+        txn.commit().await?;
+        Ok(Known { answered, recorded })
+    }
+
+    async fn cursors(&self) -> anyhow::Result<Vec<(CampaignId, LinkId)>> {
+        let campaigns: HashMap<i64, i64> = link::Entity::find()
+            .select_only()
+            .columns([link::Column::Id, link::Column::CampaignId])
+            .into_tuple::<(i64, i64)>()
+            .all(&self.0)
+            .await?
+            .into_iter()
+            .collect();
+        let mut offers: Vec<_> = records::last_offers(&self.0).await?.into_iter().collect();
+        offers.sort_by_key(|(link, offered_at)| (*offered_at, *link));
+        let last: HashMap<CampaignId, LinkId> = offers
+            .into_iter()
+            .filter_map(|(link, _)| Some((CampaignId(*campaigns.get(&link.0)?), link)))
+            .collect();
+        Ok(last.into_iter().collect())
+    }
+}
+
+async fn recorded_of(
+    db: &impl ConnectionTrait,
+    calls: &[CallId],
+) -> Result<impl Iterator<Item = CallId>, DbErr> {
+    let found = call_log::Entity::find()
+        .select_only()
+        .column(call_log::Column::CallId)
+        .filter(call_log::Column::CallId.is_in(calls.iter().map(|call| call.0)))
+        .into_tuple::<uuid::Uuid>()
+        .all(db)
+        .await?;
+    Ok(found.into_iter().map(CallId))
+}
