@@ -23,7 +23,6 @@ pub const DEFAULTS: &str = include_str!("../config.default.toml");
 pub struct Config {
     pub http: HttpSettings,
     pub database: DatabaseSettings,
-    pub capacity: CapacitySettings,
     pub ari: AriSettings,
     pub internal: InternalSettings,
     pub journal: JournalSettings,
@@ -53,23 +52,6 @@ pub struct DatabaseSettings {
     pub url: String,
     /// Asterisk's own account there, for an Asterisk that we start; empty = that of `url`.
     pub realtime_url: String,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CapacitySettings {
-    pub store: CapacityStore,
-    /// Read where `store` is `redis`.
-    pub redis_url: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CapacityStore {
-    /// In this process, for one instance.
-    Memory,
-    /// Shared by all instances.
-    Redis,
 }
 
 /// For a dialplan that routes without the Stasis application.
