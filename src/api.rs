@@ -13,6 +13,7 @@ pub mod admin;
 mod allow;
 pub mod audit;
 pub mod auth;
+pub mod caps;
 mod conflict;
 mod documents;
 pub mod input;
@@ -50,12 +51,13 @@ pub use server::{routes, serve};
 pub use tries::{Tries, TryLimits};
 
 use self::problem::Problem;
+use crate::capacity::recount::{Recount, RecountSettings};
 use crate::capacity::{Keeper, Ledger};
 use crate::clock::Timestamp;
 use crate::ids::CallId;
 use crate::live::Live;
 use crate::routing::snapshot::Current;
-use crate::store;
+use crate::store::{self, truth::Records};
 
 /// What the API works on.
 pub struct Backend {
@@ -64,6 +66,8 @@ pub struct Backend {
     pub ledger: Arc<dyn Ledger>,
     /// Speaks for the holds of this instance.
     pub keeper: Arc<Keeper>,
+    /// Compares the ledger with the records.
+    pub recount: Recount,
     pub live: Arc<Live>,
     pub switch: Arc<dyn Switch>,
     pub session: SessionSettings,
@@ -156,7 +160,9 @@ impl Backend {
         session: SessionSettings,
     ) -> Self {
         let tries = Tries::new(session.tries);
+        let truth = Arc::new(Records(db.clone()));
         Self {
+            recount: Recount::new(keeper.clone(), truth, RecountSettings::default()),
             db,
             routing,
             ledger: keeper.ledger().clone(),

@@ -8,6 +8,7 @@
 
 pub mod log_call;
 pub mod route_info;
+pub mod verify;
 
 use std::fmt;
 use std::sync::Arc;

@@ -88,6 +88,8 @@ kinds! {
     Ask = [400, 401, 403, 404, 413, 415, 500, 503];
     /// The dialplan looks something up.
     Lookup = [400, 401, 500, 503];
+    /// Asking the service to look after itself.
+    Check = [400, 401, 413, 415, 500, 503];
     /// The dialplan reports something.
     Report = [400, 401, 404, 409, 413, 415, 500, 503];
     /// Reading one thing.

@@ -10,7 +10,7 @@ use crate::api::audit::{Audited, Author, Change, Origin, Write};
 use crate::api::password;
 use crate::config::{Config, ConfigError};
 use crate::store::users;
-use crate::{clock, db};
+use crate::{clock, db, embedded};
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
@@ -163,10 +163,14 @@ impl Place {
         let url = match &self.data {
             Some(folder) => {
                 let file = folder.join("capconduit.db");
-                if !file.exists() {
+                let settings = embedded::settings_file(folder);
+                if file.exists() {
+                    format!("sqlite://{}", file.display())
+                } else if settings.exists() {
+                    Config::database_url(Some(&settings))?
+                } else {
                     return Err(Refusal::NoDatabase(folder.clone()));
                 }
-                format!("sqlite://{}", file.display())
             }
             None => Config::database_url(self.config.as_deref())?,
         };

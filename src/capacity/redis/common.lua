@@ -167,7 +167,7 @@ end
 -- Where a hold stands: account.rs calls it Kept.
 local HELD, USED, LAPSED, COUNTED, CLOSED = 0, 1, 2, 3, 4
 
--- Forgets holds of which nobody has spoken for the time of their lease.
+-- Forgets holds of which nobody has spoken for the time of their lease. Whether there were any.
 local function expire(base, leases_key, now, lapsed_ms)
   local due = redis.call('ZRANGEBYSCORE', leases_key, '-inf', now, 'LIMIT', 0, 64)
   for i = 1, #due do
@@ -190,6 +190,7 @@ local function expire(base, leases_key, now, lapsed_ms)
       redis.call('ZREM', leases_key, id)
     end
   end
+  return #due > 0
 end
 
 local function clock(given)

@@ -21,23 +21,22 @@ if first[1] ~= ARGV[1] then
   return redis.error_reply('EPOCH ' .. (first[1] or 'none'))
 end
 local now = clock(given)
-expire(base, leases_key, now, lapsed_ms)
 local text = first[2]
+if expire(base, leases_key, now, lapsed_ms) and text then
+  text = redis.call('GET', KEYS[2])
+end
 if text then
   local kept, _, _, scopes, verdict = parse_hold(text)
-  -- It may just have been forgotten.
-  if kept ~= HELD or redis.call('EXISTS', KEYS[2]) == 1 then
-    if kept == CLOSED then
-      return '0 0 0'
-    end
-    if kept == HELD and dry == 0 then
-      redis.call('ZADD', leases_key, now + lease, id)
-    end
-    if verdict == '' then
-      verdict = (string.match(scopes, 'l(%d+)') or '0') .. ' 0 0'
-    end
-    return verdict
+  if kept == CLOSED then
+    return '0 0 0'
   end
+  if kept == HELD and dry == 0 then
+    redis.call('ZADD', leases_key, now + lease, id)
+  end
+  if verdict == '' then
+    verdict = (string.match(scopes, 'l(%d+)') or '0') .. ' 0 0'
+  end
+  return verdict
 end
 
 local CANDIDATE = 16

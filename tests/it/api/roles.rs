@@ -74,6 +74,7 @@ POST   /api/seller/routing/simulate                    401    200    404     403
 
 GET    /api/internal/route_info                        401    401    401     401   401   401      401     404
 POST   /api/internal/log_call                          401    401    401     401   401   401      401     201
+POST   /api/internal/caps/verify                       401    401    401     401   401   401      401     200
 ";
 
 /// What a request to this operation sends, where it sends something.
@@ -100,6 +101,7 @@ fn body(operation: &str, things: &Things, asker: &Person) -> Option<Value> {
             "incomingDidNumber": things.did_number, "timestampStart": "2026-11-22T10:00:00Z",
             "callStatus": "BUSY", "asteriskUniqueid": fresh,
         }),
+        "POST /api/internal/caps/verify" => json!({}),
         "POST /api/seller/dids" => json!({"number": things.number}),
         "PUT /api/seller/dids/{id}" => json!({"description": "Another description"}),
         "POST /api/seller/campaigns" => campaign(fresh),

@@ -10,6 +10,7 @@ pub mod phone;
 pub mod ports;
 pub mod postgres;
 pub mod process;
+pub mod production;
 pub mod redis;
 pub mod seller;
 pub mod service;

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use super::metrics::Metrics;
 use super::ports::Ports;
 use super::process::{Process, print_tail};
+use super::production::{self, Production};
 use super::seller::{Campaign, Seller, count};
 use super::wait::{eventually, seconds};
 use super::web::Web;
@@ -29,10 +30,23 @@ pub struct Service {
     pub http_port: u16,
     pub sip_port: u16,
     ari_port: u16,
+    ground: Ground,
     pub metrics_port: u16,
     /// Templates of Asterisk's configuration.
     pub asterisk_conf: PathBuf,
     folder: TempDir,
+}
+
+/// What a service stands on.
+enum Ground {
+    Embedded,
+    /// A database and a Redis that the settings name, made at the first start.
+    Production(Option<Box<Production>>),
+    /// Servers that it starts itself.
+    Private {
+        database_port: u16,
+        redis_port: u16,
+    },
 }
 
 /// How long a caller hears ringing while the service is away.
@@ -58,11 +72,20 @@ impl Service {
             http_port: ports.single(),
             sip_port: ports.single(),
             ari_port: ports.single(),
+            ground: Ground::wanted(),
             metrics_port: ports.single(),
             ports,
             asterisk_conf: Path::new(env!("CARGO_MANIFEST_DIR")).join("asterisk-conf"),
             folder: tempfile::Builder::new().prefix("cc-").tempdir().unwrap(),
         }
+    }
+
+    /// One that isn't started yet, of the production profile, with servers of its own.
+    pub fn prepare_with_private_servers() -> Self {
+        let mut service = Self::prepare();
+        let (database_port, redis_port) = (service.ports.single(), service.ports.single());
+        service.ground = Ground::Private { database_port, redis_port };
+        service
     }
 
     /// Starts what was prepared, and waits until calls are taken.
@@ -90,6 +113,7 @@ impl Service {
             .arg("--asterisk-conf")
             .arg(&self.asterisk_conf)
             .env("CAPCONDUIT__METRICS__ADDRESS", format!("127.0.0.1:{}", self.metrics_port));
+        self.ground.configure(&mut command).await;
         let output = self.file("stdout");
         drop(fs::remove_file(&output));
         let mut process = Process::start(&mut command, &output);
@@ -107,6 +131,12 @@ impl Service {
         let mut process = self.process.take().expect("it runs");
         let status = process.end();
         assert!(status.is_some_and(|status| status.success()), "{status:?}: {}", process.output());
+    }
+
+    /// The process that a private server noted in its folder.
+    pub fn noted_process(&self, pid_file: &str) -> Pid {
+        let noted = fs::read_to_string(self.data().join(pid_file)).unwrap();
+        Pid::from_raw(noted.lines().next().unwrap().trim().parse().unwrap()).unwrap()
     }
 
     /// Takes the service away from its Asterisk, which goes on alone.
@@ -135,6 +165,19 @@ impl Service {
 
     pub fn data(&self) -> PathBuf {
         self.file("data")
+    }
+
+    /// For what no edge of the product can do.
+    pub fn database_url(&self) -> String {
+        match &self.ground {
+            Ground::Production(Some(production)) => production.database_url.clone(),
+            Ground::Private { .. } => {
+                let settings = fs::read_to_string(self.data().join("capconduit.toml")).unwrap();
+                let url = settings.lines().find_map(|line| line.strip_prefix("database.url = "));
+                url.unwrap().trim_matches('"').to_owned()
+            }
+            _ => format!("sqlite://{}", self.data().join("capconduit.db").display()),
+        }
     }
 
     pub fn watch_over(&self, campaign: Campaign) {
@@ -244,6 +287,32 @@ impl Service {
     }
 }
 
+// === impl Ground ===
+
+impl Ground {
+    fn wanted() -> Self {
+        if production::is_wanted() { Self::Production(None) } else { Self::Embedded }
+    }
+
+    async fn configure(&mut self, command: &mut Command) {
+        match self {
+            Self::Embedded => {}
+            Self::Production(production) => {
+                if production.is_none() {
+                    *production = Some(Box::new(Production::prepare().await));
+                }
+                production.as_ref().unwrap().configure(command);
+            }
+            Self::Private { database_port, redis_port } => {
+                command
+                    .args(["--profile", "production"])
+                    .args(["--database-port", &database_port.to_string()])
+                    .args(["--redis-port", &redis_port.to_string()]);
+            }
+        }
+    }
+}
+
 impl Drop for Service {
     fn drop(&mut self) {
         drop(self.process.take());
@@ -254,6 +323,8 @@ impl Drop for Service {
             print_tail(&data.join("asterisk/log/messages.log"), 20);
         }
         end_asterisk(&self.data().join("asterisk"));
+        end_server(&self.data().join("postgres"), "postmaster.pid");
+        end_server(&self.data().join("redis"), "redis.pid");
     }
 }
 
@@ -281,5 +352,15 @@ fn end_asterisk(home: &Path) {
     if command.contains(&home.display().to_string()) {
         // It may have ended in this moment.
         let _: Result<(), _> = kill_process(pid, Signal::KILL);
+    }
+}
+
+/// The same for a private server, which works in its own folder.
+fn end_server(home: &Path, pid_file: &str) {
+    let noted = fs::read_to_string(home.join(pid_file)).unwrap_or_default();
+    let first = noted.lines().next().unwrap_or_default().trim();
+    let Some(pid) = first.parse().ok().and_then(Pid::from_raw) else { return };
+    if fs::read_link(format!("/proc/{first}/cwd")).is_ok_and(|folder| folder == home) {
+        let _: Result<(), _> = kill_process(pid, Signal::QUIT);
     }
 }

@@ -58,6 +58,12 @@ impl Web {
         self.ask(Method::PUT, path, Some(body)).await
     }
 
+    /// Whether it can be read now.
+    pub async fn is_readable(&self, path: &str) -> bool {
+        let request = self.http.get(format!("{}{path}", self.base)).bearer_auth(&self.token);
+        request.send().await.is_ok_and(|answer| answer.status().is_success())
+    }
+
     async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Value {
         let url = format!("{}{path}", self.base);
         let mut request = self.http.request(method.clone(), url).bearer_auth(&self.token);
