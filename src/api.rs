@@ -29,6 +29,7 @@ pub mod seller;
 mod server;
 mod simulate;
 mod stamp;
+mod trace;
 pub mod tries;
 mod wording;
 
