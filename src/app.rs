@@ -101,8 +101,7 @@ impl App {
             let keeper = keeper.clone();
             Box::new(move |calls: &HashSet<CallId>| keeper.recorded(calls))
         };
-        let (journal, journal_tasks, left) =
-            Journal::open(&config.journal, db.clone(), written)?;
+        let (journal, journal_tasks, left) = Journal::open(&config.journal, db.clone(), written)?;
         // Before anything is held anew, and before the records tell of them.
         let records = left.unfinished.iter().chain(left.finished.iter().map(|record| &**record));
         keeper.adopt(records.filter_map(adopt::standing));

@@ -23,7 +23,6 @@ pub const DEFAULTS: &str = include_str!("../config.default.toml");
 pub struct Config {
     pub http: HttpSettings,
     pub database: DatabaseSettings,
-    pub capacity: CapacitySettings,
     pub ari: AriSettings,
     pub internal: InternalSettings,
     pub journal: JournalSettings,
@@ -52,23 +51,6 @@ pub struct DatabaseSettings {
     pub url: String,
     /// Asterisk's own account there, for an Asterisk that we start; empty = that of `url`.
     pub realtime_url: String,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CapacitySettings {
-    pub store: CapacityStore,
-    /// Read where `store` is `redis`.
-    pub redis_url: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CapacityStore {
-    /// In this process, for one instance.
-    Memory,
-    /// Shared by all instances.
-    Redis,
 }
 
 /// For a dialplan that routes without the Stasis application.
@@ -270,10 +252,6 @@ impl Config {
         if !realtime_url.is_empty() && !postgres(realtime_url) {
             return invalid("database.realtime_url", "must be empty or begin with postgres://");
         }
-        let redis_url = &self.capacity.redis_url;
-        if !redis_url.starts_with("redis://") && !redis_url.starts_with("rediss://") {
-            return invalid("capacity.redis_url", "must begin with redis:// or rediss://");
-        }
         if self.ari.password.expose_secret().is_empty() {
             return invalid("ari.password", "is missing: it is the one in Asterisk's ari.conf");
         }
@@ -339,7 +317,6 @@ mod tests {
             ("database.url", "mysql://x"),
             ("database.realtime_url", "sqlite://x"),
             ("capacity.store", "disk"),
-            ("capacity.redis_url", "127.0.0.1:6379"),
             ("ari.address", "localhost"),
             ("ari.password", ""),
             ("ari.application", "a b"),

@@ -390,7 +390,14 @@ impl World {
         (1..=4)
             .map(|id| {
                 let scope = Scope::link(crate::ids::LinkId(id));
-                let usage = self.ledger.ledger().usages(&[(scope, windows)]).now_or_never().unwrap().unwrap()[0].clone();
+                let usage = self
+                    .ledger
+                    .ledger()
+                    .usages(&[(scope, windows)])
+                    .now_or_never()
+                    .unwrap()
+                    .unwrap()[0]
+                    .clone();
                 assert_eq!((usage.live, usage.held), (0, [0; WindowKind::COUNT]));
                 usage.used[WindowKind::Total.index()]
             })

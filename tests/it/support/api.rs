@@ -76,8 +76,7 @@ impl TestApi {
     pub async fn start() -> Self {
         let database = TestDatabase::create().await;
         let switch = Arc::new(FakeSwitch::default());
-        let keeper =
-            Keeper::new(Arc::new(MemoryLedger::default()), "", &Leases::default());
+        let keeper = Keeper::new(Arc::new(MemoryLedger::default()), "", &Leases::default());
         let backend = Backend::new(
             database.connection.clone(),
             Arc::new(Current::default()),
