@@ -25,6 +25,7 @@
 
 mod account;
 pub mod keeper;
+pub mod measured;
 pub mod memory;
 pub mod recount;
 pub mod redis;

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod caps;
 mod users;
 
 use std::io::Write;
@@ -42,6 +43,9 @@ enum Command {
     /// Create, list and rescue accounts.
     #[command(subcommand)]
     User(users::Command),
+    /// Look after the capacity ledger.
+    #[command(subcommand)]
+    Caps(caps::Command),
     /// Print an OpenAPI document.
     Openapi {
         /// Whose document.
@@ -105,6 +109,10 @@ impl Cli {
             }
             Command::User(command) => match command.run().await {
                 Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(&error),
+            },
+            Command::Caps(command) => match command.run().await {
+                Ok(code) => code,
                 Err(error) => fail(&error),
             },
             Command::Openapi { audience } => {

@@ -27,6 +27,7 @@ pub struct Config {
     pub internal: InternalSettings,
     pub journal: JournalSettings,
     pub capacity: CapacitySettings,
+    pub metrics: MetricsSettings,
     pub log: LogSettings,
 }
 
@@ -115,6 +116,20 @@ impl CapacitySettings {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct MetricsSettings {
+    /// `address:port` at which Prometheus reads `/metrics`; empty = nowhere.
+    pub address: String,
+}
+
+impl MetricsSettings {
+    /// Where metrics are to be read, if they are.
+    pub fn listens_at(&self) -> Option<&str> {
+        Some(self.address.as_str()).filter(|address| !address.is_empty())
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LogSettings {
     pub format: LogFormat,
     pub filter: String,
@@ -194,6 +209,11 @@ impl Config {
             warnings.push(format!(
                 "http.address is {} and http.secure_cookies is off: put TLS in front and switch it on",
                 self.http.address
+            ));
+        }
+        if let Some(address) = self.metrics.listens_at().filter(|address| !loopback(address)) {
+            warnings.push(format!(
+                "metrics.address is {address}: whoever reaches it reads the figures, without signing in"
             ));
         }
         if !loopback(&self.ari.address) {
@@ -293,6 +313,17 @@ impl Config {
         if !(1..=1_440).contains(&capacity.verify_minutes) {
             return invalid("capacity.verify_minutes", "must be from 1 to 1440");
         }
+        if let Some(address) = self.metrics.listens_at() {
+            if address.parse::<std::net::SocketAddr>().is_err() {
+                return invalid(
+                    "metrics.address",
+                    "must be empty or ADDRESS:PORT, such as 127.0.0.1:9464",
+                );
+            }
+            if address == self.http.address {
+                return invalid("metrics.address", "must not be that of http.address");
+            }
+        }
         if tracing_subscriber::EnvFilter::try_new(&self.log.filter).is_err() {
             return invalid("log.filter", "is not a filter, such as info or info,capconduit=debug");
         }
@@ -316,11 +347,13 @@ mod tests {
             ("http.session_hours", "0"),
             ("database.url", "mysql://x"),
             ("database.realtime_url", "sqlite://x"),
-            ("capacity.store", "disk"),
             ("ari.address", "localhost"),
             ("ari.password", ""),
             ("ari.application", "a b"),
             ("log.filter", "=,="),
+            ("metrics.address", "9464"),
+            ("metrics.address", "localhost:9464"),
+            ("metrics.address", "127.0.0.1:8080"),
             ("internal.token", "short"),
             ("capacity.store", "disk"),
             ("capacity.key_prefix", "a:b"),

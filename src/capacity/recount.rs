@@ -76,6 +76,12 @@ pub struct RecountSettings {
     pub interval: Duration,
 }
 
+impl Default for RecountSettings {
+    fn default() -> Self {
+        Self { grace: GRACE, interval: Duration::from_secs(15 * 60) }
+    }
+}
+
 /// The other instances look at the ledger four times as often.
 pub const GRACE: Duration = Duration::from_secs(1);
 const RETRY_AFTER: Duration = Duration::from_millis(300);

@@ -6,6 +6,7 @@ mod campaigns;
 mod clients;
 mod dids;
 mod documents;
+mod follow;
 mod input;
 mod internal;
 mod live;

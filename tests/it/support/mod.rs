@@ -4,6 +4,8 @@ pub mod api;
 pub mod callers;
 pub mod clients;
 pub mod database;
+pub mod events;
+pub mod metrics;
 pub mod phone;
 pub mod ports;
 pub mod postgres;

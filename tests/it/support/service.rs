@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::metrics::Metrics;
 use super::ports::Ports;
 use super::process::{Process, print_tail};
 use super::production::{self, Production};
@@ -30,6 +31,7 @@ pub struct Service {
     pub sip_port: u16,
     ari_port: u16,
     ground: Ground,
+    pub metrics_port: u16,
     /// Templates of Asterisk's configuration.
     pub asterisk_conf: PathBuf,
     folder: TempDir,
@@ -71,6 +73,7 @@ impl Service {
             sip_port: ports.single(),
             ari_port: ports.single(),
             ground: Ground::wanted(),
+            metrics_port: ports.single(),
             ports,
             asterisk_conf: Path::new(env!("CARGO_MANIFEST_DIR")).join("asterisk-conf"),
             folder: tempfile::Builder::new().prefix("cc-").tempdir().unwrap(),
@@ -108,7 +111,8 @@ impl Service {
             .arg("--tools")
             .arg(tools())
             .arg("--asterisk-conf")
-            .arg(&self.asterisk_conf);
+            .arg(&self.asterisk_conf)
+            .env("CAPCONDUIT__METRICS__ADDRESS", format!("127.0.0.1:{}", self.metrics_port));
         self.ground.configure(&mut command).await;
         let output = self.file("stdout");
         drop(fs::remove_file(&output));
@@ -198,6 +202,17 @@ impl Service {
             .output()
             .unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// What Prometheus would read.
+    pub async fn metrics(&self) -> Metrics {
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let url = format!("http://127.0.0.1:{}/metrics", self.metrics_port);
+        let answer = http.get(url).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();
+        assert_eq!(kind, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+        Metrics::parse(&answer.text().await.unwrap())
     }
 
     /// How many calls are live, as an operator sees it.

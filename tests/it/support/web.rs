@@ -3,6 +3,8 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use super::events::Events;
+
 /// Somebody with a token.
 #[derive(Clone)]
 pub struct Web {
@@ -40,6 +42,12 @@ impl Web {
 
     pub async fn get(&self, path: &str) -> Value {
         self.ask(Method::GET, path, None).await
+    }
+
+    /// Follows live calls, after the event of this id.
+    pub async fn follow(&self, path: &str, last_event_id: &str) -> Events {
+        let request = self.http.get(format!("{}{path}", self.base)).bearer_auth(&self.token);
+        Events::open(request.header("last-event-id", last_event_id)).await
     }
 
     pub async fn post(&self, path: &str, body: Value) -> Value {
