@@ -13,6 +13,7 @@ pub mod admin;
 mod allow;
 pub mod audit;
 pub mod auth;
+pub mod caps;
 mod conflict;
 mod documents;
 pub mod input;

@@ -24,6 +24,7 @@
 //! instance, and [`redis`], for several.
 
 mod account;
+pub mod caps;
 pub mod keeper;
 pub mod measured;
 pub mod memory;
@@ -41,6 +42,7 @@ use tokio::sync::watch;
 use crate::clock::Timestamp;
 use crate::ids::{CallId, CampaignId, ClientId, LinkId, SellerId};
 
+pub use caps::Caps;
 pub use keeper::Keeper;
 pub use memory::MemoryLedger;
 pub use redis::{RedisLedger, RedisSettings};

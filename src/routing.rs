@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use capconduit_entity::{CallReason, CampaignStatus, E164, Status, Strategy};
 
-use crate::capacity::{Candidate, Claim, Scope, Turn, WindowKind, Windows};
+use crate::capacity::{Candidate, Caps, Scope, Turn};
 use crate::clock::Timestamp;
 pub use snapshot::{Campaign, Client, Current, Did, Link, Snapshot};
 pub use trace::{LinkTrace, Trace};
@@ -127,19 +127,21 @@ impl Link {
 
     /// What a call over this link counts in, if it is held at `moment`.
     pub fn candidate(&self, moment: Timestamp) -> Candidate {
-        let windows = Windows::at(moment, self.zone);
-        let link = Claim {
-            scope: Scope::link(self.id),
-            concurrency: Some(self.max_concurrency),
-            volume: self.volume,
-            windows,
-        };
-        let client = Claim {
-            scope: Scope::client(self.client.id),
-            concurrency: self.client.max_concurrency,
-            volume: [None; WindowKind::COUNT],
-            windows,
-        };
-        Candidate { link: self.id, claims: vec![link, client] }
+        let own = self.caps.windows(moment);
+        // Zones are mostly the same, and calendars cost time.
+        let windows =
+            |caps: &Caps| if caps.zone == self.caps.zone { own } else { caps.windows(moment) };
+        let claims = self.scopes().map(|(scope, caps)| caps.claim(scope, windows(caps)));
+        Candidate { link: self.id, claims: claims.into() }
+    }
+
+    /// Everything that a call over this link counts in, in the order in which it is looked at.
+    fn scopes(&self) -> [(Scope, &Caps); 4] {
+        [
+            (Scope::link(self.id), &self.caps),
+            (Scope::client(self.client.id), &self.client.caps),
+            (Scope::campaign(self.campaign), &self.campaign_caps),
+            (Scope::seller(self.seller), &self.seller_caps),
+        ]
     }
 }

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod call_logs;
 pub mod campaigns;
+pub mod caps;
 pub mod clients;
 pub mod dids;
 pub mod links;

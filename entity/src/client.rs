@@ -18,6 +18,14 @@ pub struct Model {
     pub notes: Option<String>,
     /// Live calls at once over all campaigns; none = no cap.
     pub max_concurrency: Option<i32>,
+    /// Answered calls ever; none = no cap, 0 = no calls. So for the windows below.
+    pub total_calls_allowed: Option<i32>,
+    pub hourly_cap: Option<i32>,
+    pub daily_cap: Option<i32>,
+    pub weekly_cap: Option<i32>,
+    pub monthly_cap: Option<i32>,
+    /// IANA name of the zone in which the windows start.
+    pub time_zone: String,
     #[sea_orm(unique)]
     pub endpoint_id: String,
     #[sea_orm(unique)]

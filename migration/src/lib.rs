@@ -9,6 +9,7 @@ mod m20261122_000002_create_clients;
 mod m20261122_000003_create_routing;
 mod m20261122_000004_create_call_records;
 mod m20261122_000005_create_audit_log;
+mod m20261123_000006_cap_every_scope;
 
 /// Runs the migrations, in order.
 pub struct Migrator;
@@ -22,6 +23,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261122_000003_create_routing::Migration),
             Box::new(m20261122_000004_create_call_records::Migration),
             Box::new(m20261122_000005_create_audit_log::Migration),
+            Box::new(m20261123_000006_cap_every_scope::Migration),
         ]
     }
 }

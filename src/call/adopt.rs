@@ -6,7 +6,7 @@ use capconduit_entity::{CampaignStatus, Strategy};
 
 use super::machine::Machine;
 use super::record::CallRecord;
-use crate::capacity::{Scope, Stage, Standing};
+use crate::capacity::{Stage, Standing};
 use crate::clock::Timestamp;
 use crate::ids::CampaignId;
 use crate::routing::{Campaign, Link, Offer, Snapshot};
@@ -25,17 +25,11 @@ pub fn standing(record: &CallRecord) -> Option<Standing> {
         (None, Some(attempt)) => (attempt, Stage::Used),
         (Some(_), answered) => (answered?, Stage::Counted),
     };
-    let scopes = [
-        Some(Scope::link(attempt.link)),
-        Some(Scope::client(attempt.client)),
-        record.campaign.as_ref().map(|(id, _)| Scope::campaign(*id)),
-        record.seller.map(Scope::seller),
-    ];
     Some(Standing {
         hold: attempt.hold(record.call),
         stage,
         moment: attempt.held_at,
-        scopes: scopes.into_iter().flatten().collect(),
+        scopes: record.scopes(attempt),
     })
 }
 

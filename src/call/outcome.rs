@@ -157,6 +157,8 @@ pub const fn attempt_result(cause: i32, sip: Option<i32>) -> AttemptResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capacity::{Scope, ScopeKind, WindowKind};
+    use crate::ids::LinkId;
 
     #[test]
     fn only_attempts_that_were_all_busy_make_a_busy_call() {
@@ -175,5 +177,25 @@ mod tests {
         assert_eq!(attempt_result(34, Some(503)), AttemptResult::Congestion);
         assert_eq!(attempt_result(23, Some(302)), AttemptResult::Rejected);
         assert_eq!(attempt_result(20, None), AttemptResult::Unreachable);
+    }
+
+    fn status(caps: &[(ScopeKind, Cap)]) -> CallStatus {
+        let refusal = |&(kind, cap): &(ScopeKind, Cap)| {
+            let scope = Scope { kind, id: 1 };
+            Refusal { link: LinkId(1), scope, cap, used: 1, held: 0, limit: 1 }
+        };
+        Outcome::no_room(&caps.iter().map(refusal).collect::<Vec<_>>()).status
+    }
+
+    #[test]
+    fn what_kind_of_cap_refused_decides_and_not_whose_it_was() {
+        let day = Cap::Volume(WindowKind::Day);
+        let all = |cap| ScopeKind::ALL.iter().map(|kind| (*kind, cap)).collect::<Vec<_>>();
+        assert_eq!(status(&all(Cap::Concurrency)), CallStatus::RejectedCc);
+        assert_eq!(status(&all(day)), CallStatus::RejectedTotal);
+        for kind in ScopeKind::ALL {
+            let mixed = [(*kind, Cap::Concurrency), (ScopeKind::Link, day)];
+            assert_eq!(status(&mixed), CallStatus::Rejected);
+        }
     }
 }

@@ -4,7 +4,7 @@ use capconduit_entity::AttemptResult;
 use serde::{Deserialize, Serialize};
 
 use super::outcome::Outcome;
-use crate::capacity::HoldId;
+use crate::capacity::{HoldId, Scope};
 use crate::clock::Timestamp;
 use crate::ids::{CallId, CampaignId, ClientId, DidId, LinkId, SellerId};
 use crate::routing::Trace;
@@ -72,6 +72,14 @@ impl CallRecord {
     /// The attempt that was answered, if one was.
     pub fn answered_attempt(&self) -> Option<&Attempt> {
         self.attempts.iter().find(|attempt| attempt.result == Some(AttemptResult::Answered))
+    }
+
+    /// Everything that an attempt counts in: its link, client, campaign and seller.
+    pub fn scopes(&self, attempt: &Attempt) -> Vec<Scope> {
+        let campaign = self.campaign.as_ref().map(|(id, _)| Scope::campaign(*id));
+        let seller = self.seller.map(Scope::seller);
+        let own = [Scope::link(attempt.link), Scope::client(attempt.client)];
+        own.into_iter().chain(campaign).chain(seller).collect()
     }
 
     /// The newest moment that the record speaks of.

@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use capconduit_entity::{CampaignStatus, E164, Status, Strategy};
-use chrono_tz::Tz;
 
-use crate::capacity::WindowKind;
+use crate::capacity::Caps;
 use crate::ids::{CampaignId, ClientId, DidId, LinkId, SellerId};
 
 /// Everything that routing needs to know, at one moment.
@@ -44,18 +43,19 @@ pub struct Campaign {
 pub struct Link {
     pub id: LinkId,
     pub campaign: CampaignId,
+    pub seller: SellerId,
     pub status: Status,
     pub client: Arc<Client>,
-    /// Live calls at once.
-    pub max_concurrency: u32,
-    /// Calls per window; none = no cap. Indexed by [`WindowKind`].
-    pub volume: [Option<u32>; WindowKind::COUNT],
+    /// Its own, beside those of its client.
+    pub caps: Caps,
+    /// Those of its campaign, over all links.
+    pub campaign_caps: Caps,
+    /// Those of its seller, over all campaigns.
+    pub seller_caps: Caps,
     /// Lower is tried first.
     pub priority: i32,
     /// Share among equals, at least 1.
     pub weight: u32,
-    /// The zone in which the windows start.
-    pub zone: Tz,
 }
 
 #[derive(Clone, Debug)]
@@ -66,8 +66,8 @@ pub struct Client {
     pub status: Status,
     /// The name of the PJSIP endpoint.
     pub endpoint: String,
-    /// Live calls at once over all campaigns; none = no cap.
-    pub max_concurrency: Option<u32>,
+    /// Over all campaigns of all sellers.
+    pub caps: Caps,
 }
 
 impl Snapshot {
@@ -115,6 +115,7 @@ pub(crate) mod tests {
         Arc::new(Link {
             id: LinkId(id),
             campaign: CampaignId(1),
+            seller: SellerId(1),
             status: Status::Active,
             client: Arc::new(Client {
                 id: ClientId(id),
@@ -122,13 +123,13 @@ pub(crate) mod tests {
                 name: format!("Client {id}"),
                 status: Status::Active,
                 endpoint: format!("endpoint-{id}"),
-                max_concurrency: None,
+                caps: Caps::NONE,
             }),
-            max_concurrency: 10,
-            volume: [None; WindowKind::COUNT],
+            caps: Caps { concurrency: Some(10), ..Caps::NONE },
+            campaign_caps: Caps::NONE,
+            seller_caps: Caps::NONE,
             priority,
             weight,
-            zone: Tz::UTC,
         })
     }
 }

@@ -8,13 +8,13 @@ use sea_orm::sea_query::OnConflict;
 use sea_orm::{
     ActiveValue::{NotSet, Set},
     ColumnTrait, ConnectionTrait, DatabaseConnection, DbErr, EntityTrait, FromQueryResult,
-    QueryFilter, QueryOrder, QuerySelect,
+    QueryFilter, QueryOrder, QuerySelect, Select,
 };
 
 use crate::call::CallRecord;
 use crate::call::outcome::cause;
 use crate::call::record::{Attempt, End};
-use crate::capacity::{Answered, MOMENTS_KEPT, Scope};
+use crate::capacity::{Answered, MOMENTS_KEPT, Scope, ScopeKind};
 use crate::clock::{self, Timestamp};
 use crate::db::begin_write;
 use crate::ids::LinkId;
@@ -183,52 +183,94 @@ fn attempt_row(call_log_id: i64, attempt: &Attempt, end: &End) -> call_attempt::
     }
 }
 
-#[derive(FromQueryResult)]
-struct LinkCount {
-    campaign_client_setting_id: i64,
-    calls: i64,
+/// The column that names each kind of scope.
+pub const fn scope_column(kind: ScopeKind) -> call_log::Column {
+    match kind {
+        ScopeKind::Link => call_log::Column::CampaignClientSettingId,
+        ScopeKind::Client => call_log::Column::ClientId,
+        ScopeKind::Campaign => call_log::Column::CampaignId,
+        ScopeKind::Seller => call_log::Column::UserId,
+    }
+}
+
+/// Calls that count: those that a link answered.
+///
+/// `held_at` is set for them alone, and is in the index where the link isn't.
+pub fn counted() -> Select<call_log::Entity> {
+    call_log::Entity::find()
+        .filter(call_log::Column::CallStatus.eq(CallStatus::Answered))
+        .filter(call_log::Column::HeldAt.is_not_null())
 }
 
 #[derive(FromQueryResult)]
-struct Moment {
-    campaign_client_setting_id: i64,
+struct Counted {
+    campaign_client_setting_id: Option<i64>,
+    client_id: Option<i64>,
+    campaign_id: Option<i64>,
+    user_id: Option<i64>,
     held_at: Timestamp,
 }
 
-/// The answered calls of every link, as the ledger wants to know them.
+impl Counted {
+    fn scopes(&self) -> impl Iterator<Item = Scope> {
+        let named = [
+            (ScopeKind::Link, self.campaign_client_setting_id),
+            (ScopeKind::Client, self.client_id),
+            (ScopeKind::Campaign, self.campaign_id),
+            (ScopeKind::Seller, self.user_id),
+        ];
+        named.into_iter().filter_map(|(kind, id)| Some(Scope { kind, id: id? }))
+    }
+}
+
+/// The answered calls of every link, client, campaign and seller, as the ledger
+/// wants to know them: also of those that are gone.
 ///
 /// # Errors
 /// When the database can't be read.
 pub async fn answered(db: &impl ConnectionTrait, now: Timestamp) -> Result<Vec<Answered>, DbErr> {
-    let of_links = call_log::Entity::find()
+    let mut moments: HashMap<Scope, Vec<Timestamp>> = HashMap::new();
+    let newest = counted()
         .select_only()
-        .column(call_log::Column::CampaignClientSettingId)
-        .filter(call_log::Column::CallStatus.eq(CallStatus::Answered))
-        .filter(call_log::Column::CampaignClientSettingId.is_not_null());
-    let totals = of_links
-        .clone()
-        .column_as(call_log::Column::Id.count(), "calls")
-        .group_by(call_log::Column::CampaignClientSettingId)
-        .into_model::<LinkCount>()
-        .all(db)
-        .await?;
-    let moments = of_links
+        .columns(ScopeKind::ALL.iter().map(|kind| scope_column(*kind)))
         .column(call_log::Column::HeldAt)
         .filter(call_log::Column::HeldAt.gte(now - MOMENTS_KEPT))
         .order_by_asc(call_log::Column::HeldAt)
-        .into_model::<Moment>()
+        .into_model::<Counted>()
         .all(db)
         .await?;
-    let mut by_link: HashMap<i64, Vec<Timestamp>> = HashMap::new();
-    for moment in moments {
-        by_link.entry(moment.campaign_client_setting_id).or_default().push(moment.held_at);
+    for call in newest {
+        for scope in call.scopes() {
+            moments.entry(scope).or_default().push(call.held_at);
+        }
     }
-    let known = totals.into_iter().map(|row| Answered {
-        scope: Scope::link(LinkId(row.campaign_client_setting_id)),
-        total: u32::try_from(row.calls).unwrap_or(u32::MAX),
-        moments: by_link.remove(&row.campaign_client_setting_id).unwrap_or_default(),
-    });
-    Ok(known.collect())
+    let mut known = Vec::new();
+    for &kind in ScopeKind::ALL {
+        for (id, total) in totals(db, kind).await? {
+            let scope = Scope { kind, id };
+            let total = u32::try_from(total).unwrap_or(u32::MAX);
+            known.push(Answered {
+                scope,
+                total,
+                moments: moments.remove(&scope).unwrap_or_default(),
+            });
+        }
+    }
+    Ok(known)
+}
+
+/// How many calls each scope of a kind answered in all.
+async fn totals(db: &impl ConnectionTrait, kind: ScopeKind) -> Result<Vec<(i64, i64)>, DbErr> {
+    let column = scope_column(kind);
+    counted()
+        .select_only()
+        .column(column)
+        .column_as(call_log::Column::HeldAt.count(), "calls")
+        .filter(column.is_not_null())
+        .group_by(column)
+        .into_tuple()
+        .all(db)
+        .await
 }
 
 #[derive(FromQueryResult)]

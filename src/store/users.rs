@@ -3,8 +3,7 @@
 use capconduit_entity::{Role, UserStatus, api_token, campaign, did, session, user};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait,
-    IntoActiveModel, ModelTrait, NotSet, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
-    Select, Set,
+    IntoActiveModel, ModelTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Select, Set,
 };
 
 use crate::clock::Timestamp;
@@ -18,7 +17,6 @@ pub fn new_account(
     now: Timestamp,
 ) -> user::ActiveModel {
     user::ActiveModel {
-        id: NotSet,
         username: Set(username.to_owned()),
         email: Set(email.to_owned()),
         password_hash: Set(password_hash),
@@ -28,6 +26,7 @@ pub fn new_account(
         company_name: Set(None),
         created_at: Set(now),
         updated_at: Set(now),
+        ..Default::default()
     }
 }
 

@@ -61,6 +61,13 @@ async fn insert_configuration(db: &DatabaseConnection) {
             status: UserStatus::Active,
             full_name: Some("Ünï Cødé".to_owned()),
             company_name: None,
+            max_concurrency: Some(7),
+            total_calls_allowed: None,
+            hourly_cap: Some(13),
+            daily_cap: None,
+            weekly_cap: Some(0),
+            monthly_cap: None,
+            time_zone: "Asia/Kathmandu".to_owned(),
             created_at: now,
             updated_at: now,
         }
@@ -147,6 +154,12 @@ async fn insert_configuration(db: &DatabaseConnection) {
             status: Status::Active,
             notes: None,
             max_concurrency: Some(3),
+            total_calls_allowed: None,
+            hourly_cap: Some(11),
+            daily_cap: None,
+            weekly_cap: Some(0),
+            monthly_cap: None,
+            time_zone: "Europe/London".to_owned(),
             endpoint_id: "acme".to_owned(),
             aor_id: "acme".to_owned(),
             auth_id: Some("acme".to_owned()),
@@ -176,6 +189,13 @@ async fn insert_configuration(db: &DatabaseConnection) {
             dial_timeout_seconds: 20,
             status: CampaignStatus::Active,
             description: None,
+            max_concurrency: Some(5),
+            total_calls_allowed: None,
+            hourly_cap: Some(12),
+            daily_cap: None,
+            weekly_cap: Some(0),
+            monthly_cap: None,
+            time_zone: "UTC".to_owned(),
             created_at: now,
             updated_at: now,
         }
@@ -247,9 +267,37 @@ async fn every_table_gives_back_what_was_put_in() {
         let plan = routing::plan(&snapshot, "442071838750", 1);
         let Decision::Offer(offer) = plan.decision else { panic!("{plan:?}") };
         let link = &offer.links[0];
-        assert_eq!((link.id, link.max_concurrency), (LinkId(1), 2));
-        assert_eq!(link.volume[WindowKind::Day.index()], Some(4));
-        assert_eq!(link.client.max_concurrency, Some(3));
+        let candidate = link.candidate(at("2026-11-22T12:00:00Z"));
+        assert_eq!(candidate.link, LinkId(1));
+        let claimed = candidate.claims.iter().map(|claim| {
+            let day = claim.windows.start(WindowKind::Day);
+            (claim.scope, claim.concurrency, claim.volume, day.to_rfc3339())
+        });
+        let expected = [
+            (Scope::link(LinkId(1)), [Some(5), None, Some(4), None, None], 2, "2026-11-22T05:00"),
+            (
+                Scope::client(ClientId(1)),
+                [None, Some(11), None, Some(0), None],
+                3,
+                "2026-11-22T00:00",
+            ),
+            (
+                Scope::campaign(CampaignId(1)),
+                [None, Some(12), None, Some(0), None],
+                5,
+                "2026-11-22T00:00",
+            ),
+            (
+                Scope::seller(SellerId(1)),
+                [None, Some(13), None, Some(0), None],
+                7,
+                "2026-11-21T18:15",
+            ),
+        ];
+        let expected = expected.map(|(scope, volume, concurrency, day)| {
+            (scope, Some(concurrency), volume, format!("{day}:00+00:00"))
+        });
+        assert_eq!(claimed.collect::<Vec<_>>(), expected);
     })
     .await;
 }
@@ -283,17 +331,27 @@ async fn the_ledger_is_told_what_was_answered_in_every_window() {
         {
             store::records::insert(db, &[Arc::new(answered_call(at(started)))]).await.unwrap();
         }
-        let answered = store::records::answered(db, at("2026-11-22T17:45:00Z")).await.unwrap();
-        assert_eq!((answered[0].scope, answered[0].total), (Scope::link(LinkId(1)), 3));
+        let now = at("2026-11-22T17:45:00Z");
+        let answered = store::records::answered(db, now).await.unwrap();
+        let scopes = [
+            Scope::link(LinkId(1)),
+            Scope::client(ClientId(1)),
+            Scope::campaign(CampaignId(1)),
+            Scope::seller(SellerId(1)),
+        ];
+        let totals: Vec<_> = answered.iter().map(|known| (known.scope, known.total)).collect();
+        assert_eq!(totals, scopes.map(|scope| (scope, 3)));
         let known = Known { answered, ..Known::default() };
-        let missing = compare(&known, &[], &[], &[], at("2026-11-22T17:45:00Z"));
+        let missing = compare(&known, &[], &[], &[], now);
         let ledger = MemoryLedger::default();
         ledger.correct(&missing).await.unwrap();
         let books = ledger.books().await.unwrap();
-        assert_eq!(compare(&known, &books, &[], &[], at("2026-11-22T17:45:00Z")), []);
-        let windows = Windows::at(at("2026-11-22T17:45:00Z"), chrono_tz::America::New_York);
-        let usage = &ledger.usages(&[(Scope::link(LinkId(1)), windows)]).await.unwrap()[0];
-        assert_eq!(usage.used, [3, 1, 2, 3, 3]);
+        assert_eq!(compare(&known, &books, &[], &[], now), []);
+        let windows = Windows::at(now, chrono_tz::America::New_York);
+        let asked = scopes.map(|scope| (scope, windows));
+        for usage in ledger.usages(&asked).await.unwrap() {
+            assert_eq!(usage.used, [3, 1, 2, 3, 3]);
+        }
         let offers = store::records::last_offers(db).await.unwrap();
         assert_eq!(offers[&LinkId(1)], at("2026-11-22T17:30:00Z"));
     })
@@ -311,6 +369,39 @@ async fn a_did_never_has_two_active_campaigns() {
         let row = campaign_did::Model { campaign_id: 2, did_id: 1, active_did_id: Some(1) };
         let refused = row.into_active_model().reset_all().insert(db).await.unwrap_err();
         assert!(matches!(refused.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn calls_of_what_is_gone_still_count_for_the_client_and_the_seller() {
+    on_both(async |db| {
+        insert_configuration(db).await;
+        let started = at("2026-11-22T12:00:00Z");
+        store::records::insert(db, &[Arc::new(answered_call(started))]).await.unwrap();
+        // Its link goes with it.
+        campaign::Entity::delete_by_id(1).exec(db).await.unwrap();
+        did::Entity::delete_by_id(1).exec(db).await.unwrap();
+        let mut again = answered_call(started + chrono::TimeDelta::seconds(60));
+        again.campaign = Some((CampaignId(2), "Wind".to_owned()));
+        again.attempts[0].link = LinkId(2);
+        // A call that nobody answered counts nowhere.
+        let mut missed = answered_call(started);
+        missed.attempts[0].result = Some(AttemptResult::NoAnswer);
+        missed.end = Some(End {
+            outcome: Outcome::unanswered(&[AttemptResult::NoAnswer]),
+            ..missed.end.unwrap()
+        });
+        store::records::insert(db, &[Arc::new(again), Arc::new(missed)]).await.unwrap();
+        let answered = store::records::answered(db, at("2026-11-22T13:00:00Z")).await.unwrap();
+        let known = |scope| {
+            let known = answered.iter().find(|known| known.scope == scope);
+            known.map(|known| (known.total, known.moments.len()))
+        };
+        assert_eq!(known(Scope::client(ClientId(1))), Some((2, 2)));
+        assert_eq!(known(Scope::seller(SellerId(1))), Some((2, 2)));
+        assert_eq!(known(Scope::campaign(CampaignId(2))), Some((1, 1)));
+        assert_eq!(known(Scope::link(LinkId(2))), Some((1, 1)));
     })
     .await;
 }

@@ -14,6 +14,7 @@ use super::pjsip::{self, Draft, NewPjsip, Pjsip, PjsipChange};
 use crate::api::access::Operator;
 use crate::api::audit::{Audited, Change as Changed, shown};
 use crate::api::auth::Gone;
+use crate::api::caps::{CapUse, InUse, NewVolume, Volume, VolumeChange};
 use crate::api::input::query::{PageNumber, PerPage};
 use crate::api::input::{
     Asked, Body, Clearable, Given, Line, Name, Paragraph, Request, Word, patch, patch_clearable,
@@ -24,14 +25,16 @@ use crate::api::problem::{
     conflict as conflicting, not_found,
 };
 use crate::api::stamp::Stamp;
-use crate::api::{AdminTag, conflict};
+use crate::api::{AdminTag, Backend, conflict};
+use crate::capacity::Unavailable;
 use crate::clock;
+use crate::store::caps::Capped;
 use crate::store::clients::{self, Realtime};
 
 pub struct ClientsApi;
 
 #[derive(Object)]
-#[oai(deny_unknown_fields, rename_all = "camelCase")]
+#[oai(rename_all = "camelCase")]
 struct NewClient {
     /// A short name that systems use, unique over the platform.
     #[oai(validator(max_length = 100))]
@@ -44,9 +47,11 @@ struct NewClient {
     status: Option<Word<Status>>,
     #[oai(validator(max_length = 4000), nullable)]
     notes: Option<Paragraph>,
-    /// Live calls at once over all campaigns; none = no cap.
+    /// Live calls at once over all campaigns; `null` = no cap.
     #[oai(validator(minimum(value = "1")), nullable)]
     max_concurrency: Option<i32>,
+    #[oai(flatten)]
+    volume: NewVolume,
     pjsip: NewPjsip,
 }
 
@@ -57,6 +62,8 @@ impl Request for NewClient {
             "name": "Acme call centre",
             "department": "Solar",
             "maxConcurrency": 20,
+            "dailyCap": 500,
+            "timeZone": "Europe/London",
             "pjsip": {
                 "endpoint": {
                     "id": "acme", "aors": "acme", "context": "from-client", "outboundAuth": "acme",
@@ -73,7 +80,7 @@ impl Request for NewClient {
 }
 
 #[derive(Object)]
-#[oai(deny_unknown_fields, rename_all = "camelCase")]
+#[oai(rename_all = "camelCase")]
 struct ClientChange {
     #[oai(validator(max_length = 100))]
     client_identifier: Given<Name>,
@@ -84,8 +91,11 @@ struct ClientChange {
     status: Given<Word<Status>>,
     #[oai(validator(max_length = 4000), nullable)]
     notes: Clearable<Paragraph>,
+    /// Live calls at once over all campaigns; `null` = no cap.
     #[oai(validator(minimum(value = "1")), nullable)]
     max_concurrency: Clearable<i32>,
+    #[oai(flatten)]
+    volume: VolumeChange,
     pjsip: Given<PjsipChange>,
 }
 
@@ -97,11 +107,10 @@ impl Request for ClientChange {
     }
 }
 
-/// A call centre.
-// Generated clients have a class of their own that is named `Client`.
+/// What a client is, whatever its calls.
 #[derive(Object)]
-#[oai(rename = "ClientDetail", rename_all = "camelCase")]
-struct Client {
+#[oai(rename_all = "camelCase")]
+struct ClientFacts {
     id: i64,
     client_identifier: String,
     name: String,
@@ -110,11 +119,25 @@ struct Client {
     status: Word<Status>,
     #[oai(nullable)]
     notes: Option<String>,
+    /// Live calls at once over all campaigns.
     #[oai(nullable)]
     max_concurrency: Option<i32>,
+    #[oai(flatten)]
+    volume: Volume,
     pjsip: Pjsip,
     created_at: Stamp,
     updated_at: Stamp,
+}
+
+/// A call centre.
+// Generated clients have a class of their own that is named `Client`.
+#[derive(Object)]
+#[oai(rename = "ClientDetail", rename_all = "camelCase")]
+struct Client {
+    #[oai(flatten)]
+    facts: ClientFacts,
+    /// Every cap that is set, with what is used of it now, over all sellers.
+    caps: Vec<CapUse>,
 }
 
 #[derive(ApiResponse)]
@@ -143,10 +166,12 @@ impl ClientsApi {
         errors.into_result()?;
         let db = &caller.backend.db;
         let slice = paging.select(clients::list(status), db).await?;
+        let in_use = in_use(&caller.backend, &slice.items).await?;
         let mut rows = clients::realtime_rows(db, &slice.items).await?;
         Ok(Json(paging.try_page(slice, |client| {
             let rows = rows.remove(&client.id).ok_or_else(broken)?;
-            Ok::<_, Problem>(Client::new(client, rows))
+            let whole = Whole { client, realtime: rows };
+            Ok::<_, Problem>(Client::new(whole, &in_use))
         })?))
     }
 
@@ -169,7 +194,7 @@ impl ClientsApi {
             caller.backend.switch.probing_changed();
         }
         caller.backend.refresh_routing().await?;
-        Ok(ClientCreated::Created(Json(whole.into())))
+        Ok(ClientCreated::Created(Json(describe(&caller.backend, whole).await?)))
     }
 
     /// Read a client
@@ -180,7 +205,7 @@ impl ClientsApi {
         let db = &caller.backend.db;
         let row = clients::find(db, id.0).await?.ok_or_else(|| not_found("client", id.0))?;
         let realtime = clients::realtime_of(db, &row).await?.ok_or_else(broken)?;
-        Ok(Json(Client::new(row, realtime)))
+        Ok(Json(describe(&caller.backend, Whole { client: row, realtime }).await?))
     }
 
     /// Change a client
@@ -210,7 +235,7 @@ impl ClientsApi {
             caller.backend.switch.probing_changed();
         }
         caller.backend.refresh_routing().await?;
-        Ok(Json(after.into()))
+        Ok(Json(describe(&caller.backend, after).await?))
     }
 
     /// Delete a client
@@ -232,11 +257,20 @@ impl ClientsApi {
     }
 }
 
+async fn in_use(backend: &Backend, rows: &[client::Model]) -> Result<InUse, Unavailable> {
+    InUse::ask(&*backend.ledger, rows.iter().map(|row| row as &dyn Capped)).await
+}
+
+async fn describe(backend: &Backend, whole: Whole) -> Result<Client, Unavailable> {
+    let in_use = in_use(backend, std::slice::from_ref(&whole.client)).await?;
+    Ok(Client::new(whole, &in_use))
+}
+
 impl NewClient {
     fn into_rows(self) -> (client::ActiveModel, Realtime) {
         let now = clock::now();
         let realtime: Realtime = self.pjsip.into();
-        let row = client::ActiveModel {
+        let mut row = client::ActiveModel {
             client_identifier: Set(self.client_identifier.into()),
             name: Set(self.name.into()),
             department: Set(self.department.map(Into::into)),
@@ -247,6 +281,7 @@ impl NewClient {
             updated_at: Set(now),
             ..Default::default()
         };
+        self.volume.fill(&mut row);
         (row, realtime)
     }
 }
@@ -269,6 +304,7 @@ impl ClientChange {
         patch(self.status, &mut row.status);
         patch_clearable(self.notes, &mut row.notes);
         patch_clearable(self.max_concurrency, &mut row.max_concurrency);
+        self.volume.apply(&mut row);
         row.updated_at = Set(clock::now());
         Ok(row)
     }
@@ -295,19 +331,21 @@ impl Audited for Whole {
     }
 
     fn facts(&self) -> Option<Value> {
-        shown(&Client::from(self.clone()))
-    }
-}
-
-impl From<Whole> for Client {
-    fn from(whole: Whole) -> Self {
-        Self::new(whole.client, whole.realtime)
+        shown(&ClientFacts::from(self.clone()))
     }
 }
 
 impl Client {
-    fn new(row: client::Model, realtime: Realtime) -> Self {
+    fn new(whole: Whole, in_use: &InUse) -> Self {
+        let caps = in_use.of([whole.client.scope()]);
+        Self { facts: whole.into(), caps }
+    }
+}
+
+impl From<Whole> for ClientFacts {
+    fn from(Whole { client: row, realtime }: Whole) -> Self {
         Self {
+            volume: Volume::from(&row),
             id: row.id,
             client_identifier: row.client_identifier,
             name: row.name,

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::api::access::Operator;
 use crate::api::audit::{Audited, Change as Changed, shown};
 use crate::api::auth::{Gone, Message};
+use crate::api::caps::{self, CapUse, InUse, NewVolume, Volume, VolumeChange};
 use crate::api::input::query::{PageNumber, PerPage};
 use crate::api::input::{
     Asked, Body, Clearable, Email, Given, Line, Name, Request, Secret, Word, patch, patch_clearable,
@@ -22,14 +23,16 @@ use crate::api::problem::{
     forbidden, not_found,
 };
 use crate::api::stamp::Stamp;
-use crate::api::{AdminTag, conflict, password};
+use crate::api::{AdminTag, Backend, conflict, password};
+use crate::capacity::Unavailable;
 use crate::clock;
+use crate::store::caps::Capped;
 use crate::store::users;
 
 pub struct UsersApi;
 
 #[derive(Object)]
-#[oai(deny_unknown_fields, rename_all = "camelCase")]
+#[oai(rename_all = "camelCase")]
 struct NewUser {
     #[oai(validator(min_length = 3, max_length = 100))]
     username: Name,
@@ -44,6 +47,11 @@ struct NewUser {
     full_name: Option<Line>,
     #[oai(validator(max_length = 200), nullable)]
     company_name: Option<Line>,
+    /// A seller's live calls at once over all campaigns; `null` = no cap. Only sellers have caps.
+    #[oai(validator(minimum(value = "1")), nullable)]
+    max_concurrency: Option<i32>,
+    #[oai(flatten)]
+    volume: NewVolume,
 }
 
 impl Request for NewUser {
@@ -55,13 +63,24 @@ impl Request for NewUser {
             "role": "user",
             "fullName": "Joe Doe",
             "companyName": "Joe Leads Ltd",
+            "maxConcurrency": 50,
+            "monthlyCap": 10000,
+            "timeZone": "Europe/London",
         })
+    }
+
+    fn judge(body: &Value, errors: &mut FieldErrors) {
+        let named = |role: &&Role| body["role"] == role.as_str();
+        if Role::ALL.iter().find(named).is_some_and(|role| *role != Role::User) {
+            let given = |field: &&&str| !body[**field].is_null();
+            caps::FIELDS.iter().filter(given).for_each(|field| errors.add(*field, NO_CAPS));
+        }
     }
 }
 
 /// What is to change; the username can't.
 #[derive(Object)]
-#[oai(deny_unknown_fields, rename_all = "camelCase")]
+#[oai(rename_all = "camelCase")]
 struct UserChange {
     #[oai(validator(max_length = 254))]
     email: Given<Email>,
@@ -73,6 +92,11 @@ struct UserChange {
     full_name: Clearable<Line>,
     #[oai(validator(max_length = 200), nullable)]
     company_name: Clearable<Line>,
+    /// A seller's live calls at once over all campaigns; `null` = no cap. Only sellers have caps.
+    #[oai(validator(minimum(value = "1")), nullable)]
+    max_concurrency: Clearable<i32>,
+    #[oai(flatten)]
+    volume: VolumeChange,
 }
 
 impl Request for UserChange {
@@ -113,11 +137,34 @@ pub struct User {
     updated_at: Stamp,
 }
 
+/// An account with its caps, where it is a seller's.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+struct AccountFacts {
+    #[oai(flatten)]
+    user: User,
+    /// Live calls at once over all campaigns.
+    #[oai(nullable)]
+    max_concurrency: Option<i32>,
+    #[oai(flatten)]
+    volume: Volume,
+}
+
+/// An account with its caps, where it is a seller's.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+struct Account {
+    #[oai(flatten)]
+    facts: AccountFacts,
+    /// Every cap that is set, with what is used of it now.
+    caps: Vec<CapUse>,
+}
+
 #[derive(ApiResponse)]
 enum UserCreated {
     /// The new account.
     #[oai(status = 201)]
-    Created(Json<User>),
+    Created(Json<Account>),
 }
 
 #[OpenApi(prefix_path = "/api/admin/users", tag = "AdminTag::Users")]
@@ -131,13 +178,14 @@ impl UsersApi {
         caller: Operator,
         page: Query<Asked<PageNumber>>,
         per_page: Query<Asked<PerPage>>,
-    ) -> Result<Json<Page<User>>, Refusal<List>> {
+    ) -> Result<Json<Page<Account>>, Refusal<List>> {
         let mut errors = FieldErrors::default();
         let paging = Paging::asked(page.0, per_page.0, &mut errors);
         errors.into_result()?;
         let visible = if caller.is_admin() { users::all() } else { users::sellers() };
         let slice = paging.select(visible, &caller.backend.db).await?;
-        Ok(Json(paging.page(slice, User::from)))
+        let in_use = in_use(&caller.backend, &slice.items).await?;
+        Ok(Json(paging.page(slice, |row| Account::new(row, &in_use))))
     }
 
     /// Create an account
@@ -155,32 +203,33 @@ impl UsersApi {
         let row = new.into_row(hash).insert(&write.txn).await?;
         write.commit(Changed::created(&row)).await?;
         caller.backend.refresh_routing().await?;
-        Ok(UserCreated::Created(Json(row.into())))
+        Ok(UserCreated::Created(Json(describe(&caller.backend, row).await?)))
     }
 
     /// Read an account
     ///
     /// Never with its password or a hash of it.
     #[oai(path = "/:id", method = "get", operation_id = "getUser")]
-    async fn get(&self, caller: Operator, id: Path<i64>) -> Result<Json<User>, Refusal<Read>> {
+    async fn get(&self, caller: Operator, id: Path<i64>) -> Result<Json<Account>, Refusal<Read>> {
         let row = users::find(&caller.backend.db, id.0).await?;
         let row = row.ok_or_else(|| not_found("user", id.0))?;
         may_handle(&caller, row.role)?;
-        Ok(Json(row.into()))
+        Ok(Json(describe(&caller.backend, row).await?))
     }
 
     /// Change an account
     ///
     /// A new password, a new role, or a status other than active ends its
     /// sessions and tokens. The last active admin stays one, and a seller who
-    /// owns DIDs or campaigns stays a seller.
+    /// owns DIDs or campaigns stays a seller. Only sellers have caps: whoever
+    /// stops being one has none.
     #[oai(path = "/:id", method = "put", operation_id = "updateUser")]
     async fn update(
         &self,
         caller: Operator,
         id: Path<i64>,
         Body(change): Body<UserChange>,
-    ) -> Result<Json<User>, Refusal<Change>> {
+    ) -> Result<Json<Account>, Refusal<Change>> {
         let hash = match &change.password {
             Some(password) => Some(password::hash(password.clone().into()).await?),
             None => None,
@@ -191,6 +240,7 @@ impl UsersApi {
         let row = row.ok_or_else(|| not_found("user", id.0))?;
         may_handle(&caller, row.role)?;
         may_handle(&caller, change.role.map_or(row.role, |role| role.0))?;
+        change.caps_are_a_sellers(&row)?;
         if change.unseats(&row) && admins == [row.id] {
             return Err(last_admin().into());
         }
@@ -205,7 +255,7 @@ impl UsersApi {
         let changed = Changed::updated(&before, &row).with_new_password(new_password);
         write.commit(changed).await?;
         caller.backend.refresh_routing().await?;
-        Ok(Json(row.into()))
+        Ok(Json(describe(&caller.backend, row).await?))
     }
 
     /// Delete an account
@@ -253,6 +303,16 @@ impl UsersApi {
     }
 }
 
+async fn in_use(backend: &Backend, rows: &[user::Model]) -> Result<InUse, Unavailable> {
+    InUse::ask(&*backend.ledger, rows.iter().map(|row| row as &dyn Capped)).await
+}
+
+async fn describe(backend: &Backend, row: user::Model) -> Result<Account, Unavailable> {
+    let in_use = in_use(backend, std::slice::from_ref(&row)).await?;
+    Ok(Account::new(row, &in_use))
+}
+
+const NO_CAPS: &str = "only sellers have caps";
 const STILL_OWNS: &str = "this user still owns DIDs or campaigns: delete those first";
 
 /// Only an admin handles accounts that aren't sellers'.
@@ -270,7 +330,7 @@ fn last_admin() -> Problem {
 impl NewUser {
     fn into_row(self, hash: String) -> user::ActiveModel {
         let now = clock::now();
-        user::ActiveModel {
+        let mut row = user::ActiveModel {
             username: Set(self.username.into()),
             email: Set(self.email.into()),
             password_hash: Set(hash),
@@ -278,10 +338,13 @@ impl NewUser {
             status: Set(self.status.map_or(UserStatus::Active, |status| status.0)),
             full_name: Set(self.full_name.map(Into::into)),
             company_name: Set(self.company_name.map(Into::into)),
+            max_concurrency: Set(self.max_concurrency),
             created_at: Set(now),
             updated_at: Set(now),
             ..Default::default()
-        }
+        };
+        self.volume.fill(&mut row);
+        row
     }
 }
 
@@ -298,6 +361,21 @@ impl UserChange {
         row.role == Role::User && self.role.is_some_and(|role| role.0 != Role::User)
     }
 
+    fn sells(&self, row: &user::Model) -> bool {
+        self.role.map_or(row.role, |role| role.0) == Role::User
+    }
+
+    /// Refuses caps of an account that doesn't sell.
+    fn caps_are_a_sellers(&self, row: &user::Model) -> Result<(), Problem> {
+        let mut errors = FieldErrors::default();
+        if !self.sells(row) {
+            let concurrency = self.max_concurrency.is_value().then_some("maxConcurrency");
+            let given = concurrency.into_iter().chain(self.volume.given());
+            given.for_each(|field| errors.add(field, NO_CAPS));
+        }
+        errors.into_result()
+    }
+
     fn signs_out(&self, row: &user::Model) -> bool {
         let status = self.status.map_or(row.status, |status| status.0);
         self.password.is_some()
@@ -306,6 +384,7 @@ impl UserChange {
     }
 
     fn apply(self, row: user::Model, hash: Option<String>) -> user::ActiveModel {
+        let sells = self.sells(&row);
         let mut row = row.into_active_model();
         patch(self.email, &mut row.email);
         patch(hash, &mut row.password_hash);
@@ -313,6 +392,13 @@ impl UserChange {
         patch(self.status, &mut row.status);
         patch_clearable(self.full_name, &mut row.full_name);
         patch_clearable(self.company_name, &mut row.company_name);
+        if sells {
+            patch_clearable(self.max_concurrency, &mut row.max_concurrency);
+            self.volume.apply(&mut row);
+        } else {
+            row.max_concurrency = Set(None);
+            caps::clear(&mut row);
+        }
         row.updated_at = Set(clock::now());
         row
     }
@@ -326,7 +412,21 @@ impl Audited for user::Model {
     }
 
     fn facts(&self) -> Option<Value> {
-        shown(&User::from(self.clone()))
+        shown(&AccountFacts::from(self.clone()))
+    }
+}
+
+impl Account {
+    fn new(row: user::Model, in_use: &InUse) -> Self {
+        let caps = in_use.of([row.scope()]);
+        Self { facts: row.into(), caps }
+    }
+}
+
+impl From<user::Model> for AccountFacts {
+    fn from(row: user::Model) -> Self {
+        let (volume, max_concurrency) = (Volume::from(&row), row.max_concurrency);
+        Self { user: row.into(), max_concurrency, volume }
     }
 }
 

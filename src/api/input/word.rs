@@ -10,6 +10,8 @@ use poem_openapi::registry::{MetaSchema, MetaSchemaRef, Registry};
 use poem_openapi::types::{ParseError, ParseFromJSON, ParseResult, ToJSON, Type};
 use serde_json::Value;
 
+use crate::capacity::ScopeKind;
+
 /// A stored enum, on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Word<T>(pub T);
@@ -43,6 +45,15 @@ macro_rules! vocabularies {
 
 vocabularies! {
     AttemptResult, CallReason, CallStatus, CampaignStatus, Role, Status, Strategy, UserStatus,
+}
+
+impl Vocabulary for ScopeKind {
+    const NAME: &'static str = "CapScope";
+    const ALL: &'static [Self] = Self::ALL;
+
+    fn text(self) -> &'static str {
+        self.as_str()
+    }
 }
 
 /// Yes or no, as Asterisk writes it.

@@ -1,7 +1,8 @@
 //! What became of a call that the dialplan led by itself.
 //!
 //! It becomes a call log like any other. If a link answered it, one unit of
-//! the link's volume is used, in the windows that the call's start lies in.
+//! volume of the link, its client, campaign and seller is used, in the windows
+//! that the call's start lies in.
 
 use capconduit_entity::{AttemptResult, CallReason, CallStatus, E164, campaign, client, did, link};
 use chrono::TimeDelta;

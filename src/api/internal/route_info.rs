@@ -149,7 +149,7 @@ impl Target {
             client_identifier: link.client.identifier.clone(),
             client_name: link.client.name.clone(),
             sip_uri: rows.aor.contact.clone(),
-            max_concurrency: link.max_concurrency,
+            max_concurrency: link.caps.concurrency.unwrap_or(u32::MAX),
             weight: link.weight,
             priority: link.priority,
             outbound_auth: or_null(&rows.endpoint.outbound_auth),

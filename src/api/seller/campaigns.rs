@@ -2,21 +2,21 @@
 
 use std::collections::BTreeSet;
 
-use capconduit_entity::{CampaignStatus, Status, Strategy, campaign, client};
+use capconduit_entity::{CampaignStatus, Status, Strategy, campaign, client, user};
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, OpenApi};
-use sea_orm::{
-    ActiveModelTrait, ActiveValue, DatabaseTransaction, IntoActiveModel, ModelTrait, Set,
-};
+use sea_orm::{ActiveModelTrait, DatabaseTransaction, IntoActiveModel, ModelTrait, Set};
 use serde_json::{Value, json};
 
 use super::dids::Did;
-use super::links::{Link, describe_links};
+use super::links::{Link, describe_links, in_use};
 use super::still_sells;
+use crate::api::SellerTag;
 use crate::api::access::Seller;
 use crate::api::audit::{Audited, Change as Changed, shown};
 use crate::api::auth::Gone;
+use crate::api::caps::{CapUse, InUse, NewVolume, Volume, VolumeChange};
 use crate::api::input::query::{PageNumber, PerPage};
 use crate::api::input::{
     Asked, Body, Clearable, Given, Name, Paragraph, Request, Word, patch, patch_clearable,
@@ -26,14 +26,14 @@ use crate::api::problem::{
     Change, Create, FieldErrors, List, Problem, Read, Refusal, Remove, conflict, not_found,
 };
 use crate::api::stamp::Stamp;
-use crate::api::{Backend, SellerTag};
 use crate::clock;
+use crate::store::caps::Capped;
 use crate::store::{campaigns, clients, dids, links};
 
 pub struct CampaignsApi;
 
 #[derive(Object)]
-#[oai(deny_unknown_fields, rename_all = "camelCase")]
+#[oai(rename_all = "camelCase")]
 struct NewCampaign {
     /// Unique among your campaigns.
     #[oai(validator(max_length = 200))]
@@ -46,18 +46,24 @@ struct NewCampaign {
     status: Option<Word<CampaignStatus>>,
     #[oai(validator(max_length = 1000), nullable)]
     description: Option<Paragraph>,
+    /// Live calls at once over all links; `null` = no cap.
+    #[oai(validator(minimum(value = "1")), nullable)]
+    max_concurrency: Option<i32>,
+    #[oai(flatten)]
+    volume: NewVolume,
 }
 
 impl Request for NewCampaign {
     fn example() -> Value {
         json!({
             "name": "Solar", "routingStrategy": "priority", "dialTimeoutSeconds": 20,
+            "maxConcurrency": 10, "dailyCap": 200, "timeZone": "Europe/London",
         })
     }
 }
 
 #[derive(Object)]
-#[oai(deny_unknown_fields, rename_all = "camelCase")]
+#[oai(rename_all = "camelCase")]
 struct CampaignChange {
     #[oai(validator(max_length = 200))]
     name: Given<Name>,
@@ -67,6 +73,11 @@ struct CampaignChange {
     status: Given<Word<CampaignStatus>>,
     #[oai(validator(max_length = 1000), nullable)]
     description: Clearable<Paragraph>,
+    /// Live calls at once over all links; `null` = no cap.
+    #[oai(validator(minimum(value = "1")), nullable)]
+    max_concurrency: Clearable<i32>,
+    #[oai(flatten)]
+    volume: VolumeChange,
 }
 
 impl Request for CampaignChange {
@@ -91,10 +102,10 @@ impl Request for DidSet {
     }
 }
 
-/// A campaign.
+/// What a campaign is, whatever its calls.
 #[derive(Object)]
 #[oai(rename_all = "camelCase")]
-struct Campaign {
+struct CampaignFacts {
     id: i64,
     user_id: i64,
     name: String,
@@ -103,8 +114,23 @@ struct Campaign {
     status: Word<CampaignStatus>,
     #[oai(nullable)]
     description: Option<String>,
+    /// Live calls at once over all links.
+    #[oai(nullable)]
+    max_concurrency: Option<i32>,
+    #[oai(flatten)]
+    volume: Volume,
     created_at: Stamp,
     updated_at: Stamp,
+}
+
+/// A campaign.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+struct Campaign {
+    #[oai(flatten)]
+    facts: CampaignFacts,
+    /// Every cap that is set of the campaign and of the seller, with what is used of it now.
+    caps: Vec<CapUse>,
 }
 
 /// A campaign with its DIDs and links.
@@ -154,7 +180,10 @@ impl CampaignsApi {
         errors.into_result()?;
         let query = campaigns::list(caller.user.id, status);
         let slice = paging.select(query, &caller.backend.db).await?;
-        Ok(Json(paging.page(slice, Campaign::from)))
+        let above: &dyn Capped = &caller.user;
+        let rows = slice.items.iter().map(|row| row as &dyn Capped).chain([above]);
+        let in_use = InUse::ask(&*caller.backend.ledger, rows).await?;
+        Ok(Json(paging.page(slice, |row| Campaign::new(row, &caller.user, &in_use))))
     }
 
     /// Create a campaign
@@ -171,7 +200,7 @@ impl CampaignsApi {
         let row = new.into_row(caller.user.id).insert(&write.txn).await?;
         write.commit(Changed::created(&row)).await?;
         caller.backend.refresh_routing().await?;
-        Ok(CampaignCreated::Created(Json(detail(&caller.backend, row).await?)))
+        Ok(CampaignCreated::Created(Json(detail(&caller, row).await?)))
     }
 
     /// List clients that calls can be sold to
@@ -203,7 +232,7 @@ impl CampaignsApi {
     ) -> Result<Json<CampaignDetail>, Refusal<Read>> {
         let row = campaigns::find(&caller.backend.db, caller.user.id, id.0).await?;
         let row = row.ok_or_else(|| not_found("campaign", id.0))?;
-        Ok(Json(detail(&caller.backend, row).await?))
+        Ok(Json(detail(&caller, row).await?))
     }
 
     /// Change one of my campaigns
@@ -226,7 +255,7 @@ impl CampaignsApi {
         })?;
         write.commit(Changed::updated(&before, &row)).await?;
         caller.backend.refresh_routing().await?;
-        Ok(Json(detail(&caller.backend, row).await?))
+        Ok(Json(detail(&caller, row).await?))
     }
 
     /// Delete one of my campaigns
@@ -268,7 +297,7 @@ impl CampaignsApi {
         campaigns::replace_dids(&write.txn, &row, wanted).await?;
         write.commit(changed).await?;
         caller.backend.refresh_routing().await?;
-        Ok(Json(detail(&caller.backend, row).await?))
+        Ok(Json(detail(&caller, row).await?))
     }
 }
 
@@ -282,30 +311,35 @@ pub(super) async fn mine(
     row.ok_or_else(|| not_found("campaign", id))
 }
 
-async fn detail(backend: &Backend, row: campaign::Model) -> Result<CampaignDetail, Problem> {
-    let dids = dids::of_campaign(&backend.db, row.id).await?;
-    let links = links::of_campaign(&backend.db, row.id).await?;
+async fn detail(caller: &Seller, row: campaign::Model) -> Result<CampaignDetail, Problem> {
+    let db = &caller.backend.db;
+    let dids = dids::of_campaign(db, row.id).await?;
+    let links = links::of_campaign(db, row.id).await?;
+    let in_use = in_use(caller, &row, &links).await?;
     Ok(CampaignDetail {
-        campaign: row.into(),
+        client_settings: describe_links(caller, links, &in_use).await?,
+        campaign: Campaign::new(row, &caller.user, &in_use),
         dids: dids.into_iter().map(Did::from).collect(),
-        client_settings: describe_links(backend, links).await?,
     })
 }
 
 impl NewCampaign {
     fn into_row(self, seller: i64) -> campaign::ActiveModel {
         let now = clock::now();
-        campaign::ActiveModel {
-            id: ActiveValue::NotSet,
+        let mut row = campaign::ActiveModel {
             user_id: Set(seller),
             name: Set(self.name.into()),
             routing_strategy: Set(self.routing_strategy.0),
             dial_timeout_seconds: Set(self.dial_timeout_seconds),
             status: Set(self.status.map_or(CampaignStatus::Active, |status| status.0)),
             description: Set(self.description.map(Into::into)),
+            max_concurrency: Set(self.max_concurrency),
             created_at: Set(now),
             updated_at: Set(now),
-        }
+            ..Default::default()
+        };
+        self.volume.fill(&mut row);
+        row
     }
 }
 
@@ -317,6 +351,8 @@ impl CampaignChange {
         patch(self.dial_timeout_seconds, &mut row.dial_timeout_seconds);
         patch(self.status, &mut row.status);
         patch_clearable(self.description, &mut row.description);
+        patch_clearable(self.max_concurrency, &mut row.max_concurrency);
+        self.volume.apply(&mut row);
         row.updated_at = Set(clock::now());
         row
     }
@@ -330,13 +366,21 @@ impl Audited for campaign::Model {
     }
 
     fn facts(&self) -> Option<Value> {
-        shown(&Campaign::from(self.clone()))
+        shown(&CampaignFacts::from(self.clone()))
     }
 }
 
-impl From<campaign::Model> for Campaign {
+impl Campaign {
+    fn new(row: campaign::Model, seller: &user::Model, in_use: &InUse) -> Self {
+        let caps = in_use.of([row.scope(), seller.scope()]);
+        Self { facts: row.into(), caps }
+    }
+}
+
+impl From<campaign::Model> for CampaignFacts {
     fn from(row: campaign::Model) -> Self {
         Self {
+            volume: Volume::from(&row),
             id: row.id,
             user_id: row.user_id,
             name: row.name,
@@ -344,6 +388,7 @@ impl From<campaign::Model> for Campaign {
             dial_timeout_seconds: row.dial_timeout_seconds,
             status: Word(row.status),
             description: row.description,
+            max_concurrency: row.max_concurrency,
             created_at: row.created_at.into(),
             updated_at: row.updated_at.into(),
         }

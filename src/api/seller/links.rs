@@ -1,33 +1,33 @@
 //! Links of a seller's campaigns to clients, with their caps and what is used of them.
 
-use capconduit_entity::{Status, link};
-use chrono_tz::Tz;
+use capconduit_entity::{Status, campaign, client, link};
 use poem_openapi::param::Path;
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, OpenApi};
-use sea_orm::{ActiveModelTrait, IntoActiveModel, Set};
+use sea_orm::{ActiveModelTrait, DbErr, IntoActiveModel, Set};
 use serde_json::{Value, json};
 
 use super::campaigns::mine;
 use crate::api::access::Seller;
 use crate::api::audit::{Audited, Change as Changed};
 use crate::api::auth::Gone;
-use crate::api::input::{Body, Clearable, Given, Request, Word, ZoneName, patch, patch_clearable};
+use crate::api::caps::{CapUse, InUse, NewVolume, Volume, VolumeChange};
+use crate::api::input::{Body, Given, Request, Word, patch};
 use crate::api::problem::{
     Change, Create, Problem, Refusal, Remove, broken, conflict as conflicting, not_found,
 };
 use crate::api::stamp::Stamp;
-use crate::api::{Backend, SellerTag, conflict};
-use crate::capacity::{Scope, Window, WindowKind, Windows};
+use crate::api::{SellerTag, conflict};
+use crate::capacity::{Scope, Unavailable, Usage, WindowKind};
 use crate::clock;
-use crate::clock::Timestamp;
-use crate::ids::LinkId;
+use crate::ids::CampaignId;
+use crate::store::caps::Capped;
 use crate::store::{clients, links};
 
 pub struct LinksApi;
 
 #[derive(Object)]
-#[oai(deny_unknown_fields, rename_all = "camelCase")]
+#[oai(rename_all = "camelCase")]
 struct NewLink {
     client_id: i64,
     /// Live calls at once.
@@ -39,22 +39,10 @@ struct NewLink {
     /// The share among equals.
     #[oai(validator(minimum(value = "1")))]
     weight: i32,
-    /// Answered calls ever; `null` = no cap, 0 = no calls. So for the windows below.
-    #[oai(validator(minimum(value = "0")), nullable)]
-    total_calls_allowed: Option<i32>,
     /// `active` if left away.
     status: Option<Word<Status>>,
-    #[oai(validator(minimum(value = "0")), nullable)]
-    hourly_cap: Option<i32>,
-    #[oai(validator(minimum(value = "0")), nullable)]
-    daily_cap: Option<i32>,
-    #[oai(validator(minimum(value = "0")), nullable)]
-    weekly_cap: Option<i32>,
-    #[oai(validator(minimum(value = "0")), nullable)]
-    monthly_cap: Option<i32>,
-    /// In which the windows start; `UTC` if left away.
-    #[oai(validator(max_length = 64))]
-    time_zone: Option<ZoneName>,
+    #[oai(flatten)]
+    volume: NewVolume,
 }
 
 impl Request for NewLink {
@@ -73,7 +61,7 @@ impl Request for NewLink {
 
 /// What is to change; the client can't.
 #[derive(Object)]
-#[oai(deny_unknown_fields, rename_all = "camelCase")]
+#[oai(rename_all = "camelCase")]
 struct LinkChange {
     #[oai(validator(minimum(value = "1")))]
     max_concurrency: Given<i32>,
@@ -81,19 +69,9 @@ struct LinkChange {
     forwarding_priority: Given<i32>,
     #[oai(validator(minimum(value = "1")))]
     weight: Given<i32>,
-    #[oai(validator(minimum(value = "0")), nullable)]
-    total_calls_allowed: Clearable<i32>,
     status: Given<Word<Status>>,
-    #[oai(validator(minimum(value = "0")), nullable)]
-    hourly_cap: Clearable<i32>,
-    #[oai(validator(minimum(value = "0")), nullable)]
-    daily_cap: Clearable<i32>,
-    #[oai(validator(minimum(value = "0")), nullable)]
-    weekly_cap: Clearable<i32>,
-    #[oai(validator(minimum(value = "0")), nullable)]
-    monthly_cap: Clearable<i32>,
-    #[oai(validator(max_length = 64))]
-    time_zone: Given<ZoneName>,
+    #[oai(flatten)]
+    volume: VolumeChange,
 }
 
 impl Request for LinkChange {
@@ -116,21 +94,13 @@ pub struct Link {
     max_concurrency: i32,
     forwarding_priority: i32,
     weight: i32,
-    #[oai(nullable)]
-    total_calls_allowed: Option<i32>,
-    #[oai(nullable)]
-    hourly_cap: Option<i32>,
-    #[oai(nullable)]
-    daily_cap: Option<i32>,
-    #[oai(nullable)]
-    weekly_cap: Option<i32>,
-    #[oai(nullable)]
-    monthly_cap: Option<i32>,
-    time_zone: String,
+    #[oai(flatten)]
+    volume: Volume,
     /// Answered calls ever.
     current_total_calls: u32,
     live_calls: u32,
-    /// Every cap that is set, with what is used of it now.
+    /// Every cap that is set of the link, of its campaign and of the seller, with what is
+    /// used of it now.
     caps: Vec<CapUse>,
     created_at: Stamp,
     updated_at: Stamp,
@@ -142,22 +112,6 @@ struct LinkedClient {
     id: i64,
     client_identifier: String,
     name: String,
-}
-
-/// What is used of one cap; `used + held` never exceeds `limit`.
-#[derive(Object)]
-#[oai(rename_all = "camelCase")]
-struct CapUse {
-    /// `concurrency`, `total`, `hour`, `day`, `week` or `month`
-    window: String,
-    limit: u32,
-    /// Answered calls in the window, or live calls.
-    used: u32,
-    /// Calls of which it isn't known yet whether they will be answered.
-    held: u32,
-    /// When the next window starts.
-    #[oai(nullable)]
-    resets_at: Option<Stamp>,
 }
 
 #[derive(ApiResponse)]
@@ -189,7 +143,7 @@ impl LinksApi {
             new.into_row(campaign.id).insert(&write.txn).await.map_err(conflict::about(gone))?;
         write.commit(Changed::created(&row)).await?;
         caller.backend.refresh_routing().await?;
-        Ok(LinkCreated::Created(Json(describe(&caller.backend, row).await?)))
+        Ok(LinkCreated::Created(Json(describe(&caller, row, &campaign).await?)))
     }
 
     /// Change a link
@@ -211,7 +165,7 @@ impl LinksApi {
         let row = change.apply(row).update(&write.txn).await?;
         write.commit(Changed::updated(&before, &row)).await?;
         caller.backend.refresh_routing().await?;
-        Ok(Json(describe(&caller.backend, row).await?))
+        Ok(Json(describe(&caller, row, &campaign).await?))
     }
 
     /// Remove a link
@@ -235,91 +189,64 @@ impl LinksApi {
     }
 }
 
-/// Links as they are sent, with what is used of their caps now.
+/// What is used of all caps that these links of a campaign count in.
+///
+/// Not of the client's: what others sold it is not this seller's business.
+pub(super) async fn in_use(
+    caller: &Seller,
+    campaign: &campaign::Model,
+    links: &[link::Model],
+) -> Result<InUse, Unavailable> {
+    let above: [&dyn Capped; 2] = [campaign, &caller.user];
+    let links = links.iter().map(|row| row as &dyn Capped);
+    InUse::ask(&*caller.backend.ledger, links.chain(above)).await
+}
+
+/// Links of a campaign as they are sent.
 pub(super) async fn describe_links(
-    backend: &Backend,
+    caller: &Seller,
     rows: Vec<link::Model>,
-) -> Result<Vec<Link>, Problem> {
+    in_use: &InUse,
+) -> Result<Vec<Link>, DbErr> {
     let ids = rows.iter().map(|row| row.client_id).collect();
-    let clients = clients::find_many(&backend.db, ids).await?;
-    let mut described = Vec::with_capacity(rows.len());
-    for row in rows {
+    let clients = clients::find_many(&caller.backend.db, ids).await?;
+    let describe = |row: link::Model| {
         // A link that is deleted between the two reads has no client any more.
-        if let Some(client) = clients.get(&row.client_id) {
-            let client = LinkedClient {
-                id: client.id,
-                client_identifier: client.client_identifier.clone(),
-                name: client.name.clone(),
-            };
-            described.push(with_usage(backend, row, client).await?);
-        }
-    }
-    Ok(described)
-}
-
-async fn describe(backend: &Backend, row: link::Model) -> Result<Link, Problem> {
-    describe_links(backend, vec![row]).await?.pop().ok_or_else(broken)
-}
-
-async fn with_usage(
-    backend: &Backend,
-    row: link::Model,
-    client: LinkedClient,
-) -> Result<Link, Problem> {
-    let now = clock::now();
-    let zone: Tz = row.time_zone.parse().unwrap_or(Tz::UTC);
-    let windows = Windows::at(now, zone);
-    let usage = backend.ledger.usages(&[(Scope::link(LinkId(row.id)), windows)]).await?;
-    let usage = usage.into_iter().next().unwrap_or_default();
-    let concurrency = CapUse {
-        window: "concurrency".to_owned(),
-        limit: row.max_concurrency.unsigned_abs(),
-        used: usage.live,
-        held: 0,
-        resets_at: None,
+        let client = clients.get(&row.client_id)?;
+        let campaign = Scope::campaign(CampaignId(row.campaign_id));
+        let caps = in_use.of([row.scope(), campaign, caller.user.scope()]);
+        let usage = in_use.usage(row.scope());
+        Some(Link::new(row, client.into(), caps, &usage))
     };
-    let volumes = WindowKind::ALL.into_iter().zip(volume_caps(&row)).filter_map(|(kind, limit)| {
-        Some(CapUse {
-            window: kind.as_str().to_owned(),
-            limit: limit?.unsigned_abs(),
-            used: usage.used[kind.index()],
-            held: usage.held[kind.index()],
-            resets_at: end_of(kind, now, zone),
-        })
-    });
-    let caps = std::iter::once(concurrency).chain(volumes).collect();
-    let total = usage.used[WindowKind::Total.index()];
-    Ok(Link::new(row, client, caps, total, usage.live))
+    Ok(rows.into_iter().filter_map(describe).collect())
 }
 
-fn volume_caps(row: &link::Model) -> [Option<i32>; WindowKind::COUNT] {
-    [row.total_calls_allowed, row.hourly_cap, row.daily_cap, row.weekly_cap, row.monthly_cap]
-}
-
-fn end_of(kind: WindowKind, now: Timestamp, zone: Tz) -> Option<Stamp> {
-    Window::at(kind, now, zone).end.map(Stamp)
+async fn describe(
+    caller: &Seller,
+    row: link::Model,
+    campaign: &campaign::Model,
+) -> Result<Link, Problem> {
+    let in_use = in_use(caller, campaign, std::slice::from_ref(&row)).await?;
+    let links = describe_links(caller, vec![row], &in_use).await?;
+    links.into_iter().next().ok_or_else(broken)
 }
 
 impl NewLink {
     fn into_row(self, campaign: i64) -> link::ActiveModel {
         let now = clock::now();
-        link::ActiveModel {
+        let mut row = link::ActiveModel {
             campaign_id: Set(campaign),
             client_id: Set(self.client_id),
             status: Set(self.status.map_or(Status::Active, |status| status.0)),
             max_concurrency: Set(self.max_concurrency),
             forwarding_priority: Set(self.forwarding_priority),
             weight: Set(self.weight),
-            total_calls_allowed: Set(self.total_calls_allowed),
-            hourly_cap: Set(self.hourly_cap),
-            daily_cap: Set(self.daily_cap),
-            weekly_cap: Set(self.weekly_cap),
-            monthly_cap: Set(self.monthly_cap),
-            time_zone: Set(self.time_zone.map_or_else(|| "UTC".to_owned(), Into::into)),
             created_at: Set(now),
             updated_at: Set(now),
             ..Default::default()
-        }
+        };
+        self.volume.fill(&mut row);
+        row
     }
 }
 
@@ -329,13 +256,8 @@ impl LinkChange {
         patch(self.max_concurrency, &mut row.max_concurrency);
         patch(self.forwarding_priority, &mut row.forwarding_priority);
         patch(self.weight, &mut row.weight);
-        patch_clearable(self.total_calls_allowed, &mut row.total_calls_allowed);
         patch(self.status, &mut row.status);
-        patch_clearable(self.hourly_cap, &mut row.hourly_cap);
-        patch_clearable(self.daily_cap, &mut row.daily_cap);
-        patch_clearable(self.weekly_cap, &mut row.weekly_cap);
-        patch_clearable(self.monthly_cap, &mut row.monthly_cap);
-        patch(self.time_zone, &mut row.time_zone);
+        self.volume.apply(&mut row);
         row.updated_at = Set(clock::now());
         row
     }
@@ -368,14 +290,9 @@ impl Audited for link::Model {
 }
 
 impl Link {
-    fn new(
-        row: link::Model,
-        client: LinkedClient,
-        caps: Vec<CapUse>,
-        current_total_calls: u32,
-        live_calls: u32,
-    ) -> Self {
+    fn new(row: link::Model, client: LinkedClient, caps: Vec<CapUse>, usage: &Usage) -> Self {
         Self {
+            volume: Volume::from(&row),
             id: row.id,
             campaign_id: row.campaign_id,
             client_id: row.client_id,
@@ -384,17 +301,21 @@ impl Link {
             max_concurrency: row.max_concurrency,
             forwarding_priority: row.forwarding_priority,
             weight: row.weight,
-            total_calls_allowed: row.total_calls_allowed,
-            hourly_cap: row.hourly_cap,
-            daily_cap: row.daily_cap,
-            weekly_cap: row.weekly_cap,
-            monthly_cap: row.monthly_cap,
-            time_zone: row.time_zone,
-            current_total_calls,
-            live_calls,
+            current_total_calls: usage.used[WindowKind::Total.index()],
+            live_calls: usage.live,
             caps,
             created_at: row.created_at.into(),
             updated_at: row.updated_at.into(),
+        }
+    }
+}
+
+impl From<&client::Model> for LinkedClient {
+    fn from(row: &client::Model) -> Self {
+        Self {
+            id: row.id,
+            client_identifier: row.client_identifier.clone(),
+            name: row.name.clone(),
         }
     }
 }

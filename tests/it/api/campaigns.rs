@@ -86,7 +86,10 @@ async fn a_link_shows_its_caps_and_what_is_used_of_them() {
     assert_eq!(windows, ["concurrency", "total", "day"]);
     assert_eq!(
         created["caps"][0],
-        json!({"window": "concurrency", "limit": 2, "used": 0, "held": 0, "resetsAt": null})
+        json!({
+            "scope": "link", "window": "concurrency", "limit": 2, "used": 0, "held": 0,
+            "resetsAt": null,
+        })
     );
     assert!(created["caps"][2]["resetsAt"].as_str().unwrap().ends_with('Z'));
     let own = format!("{path}/clients/{}", created["id"]);

@@ -3,6 +3,7 @@
 mod audit;
 mod auth;
 mod campaigns;
+mod caps;
 mod clients;
 mod dids;
 mod documents;
