@@ -1,42 +1,53 @@
 # CapConduit: make run, make test, make demo. `make help` says the rest.
 
-DATA ?= .run
+# embedded (SQLite) or production (PostgreSQL, Redis: private ones where the
+# settings name none). Each has its own folder.
+PROFILE ?= embedded
+DATA ?= $(if $(filter production,$(PROFILE)),.run-production,.run)
 HTTP_PORT ?= 8080
 SIP_ADDRESS ?= 127.0.0.1
 SIP_PORT ?= 5060
 ARI_PORT ?= 8088
+DATABASE_PORT ?= 15432
+REDIS_PORT ?= 16379
 RTP_PORTS ?= 10000-12000
 # Recipes read them from the environment, whatever characters are in them.
-export DATA HTTP_PORT SIP_ADDRESS SIP_PORT ARI_PORT RTP_PORTS
+export PROFILE CONFIG DATA HTTP_PORT SIP_ADDRESS SIP_PORT ARI_PORT DATABASE_PORT REDIS_PORT RTP_PORTS
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help run demo test lint openapi build tools toolchain
 
 PROGRAM := target/debug/capconduit
+NEEDED := asterisk sipp $(if $(filter production,$(PROFILE)),postgres redis)
+OPTIONS = --profile "$$PROFILE" --data "$$DATA" --http-port "$$HTTP_PORT" \
+  --sip-address "$$SIP_ADDRESS" --sip-port "$$SIP_PORT" --ari-port "$$ARI_PORT" \
+  --database-port "$$DATABASE_PORT" --redis-port "$$REDIS_PORT" \
+  --rtp-ports "$$RTP_PORTS" $(if $(CONFIG),--config "$$CONFIG")
 
 help:
 	@echo 'make run      run everything on this machine: Asterisk, SQLite, the service; Ctrl-C ends it all'
 	@echo '              DATA=dir HTTP_PORT=8080 SIP_ADDRESS=127.0.0.1 SIP_PORT=5060 ARI_PORT=8088 RTP_PORTS=10000-12000'
+	@echo '              PROFILE=production: PostgreSQL and Redis, private ones where the settings name none'
+	@echo '              CONFIG=file DATABASE_PORT=15432 REDIS_PORT=16379'
 	@echo 'make demo     sample data and a few dozen calls, shown live (beside a running make run, or alone)'
-	@echo 'make test     fetch what the tests need, check style, run all tests'
+	@echo 'make test     fetch what the tests need, check style, run all tests, those of calls on both profiles'
 	@echo 'make lint     formatting, clippy, shellcheck where it is installed'
 	@echo 'make openapi  write openapi/admin.yaml and openapi/seller.yaml anew'
 
 run: build
-	@scripts/fetch-tools asterisk sipp
-	@exec $(PROGRAM) run --data "$$DATA" --http-port "$$HTTP_PORT" --sip-address "$$SIP_ADDRESS" \
-	  --sip-port "$$SIP_PORT" --ari-port "$$ARI_PORT" --rtp-ports "$$RTP_PORTS"
+	@scripts/fetch-tools $(NEEDED)
+	@exec $(PROGRAM) run $(OPTIONS)
 
 demo: build
-	@scripts/fetch-tools asterisk sipp
-	@exec $(PROGRAM) demo --data "$$DATA" --http-port "$$HTTP_PORT" --sip-address "$$SIP_ADDRESS" \
-	  --sip-port "$$SIP_PORT" --ari-port "$$ARI_PORT" --rtp-ports "$$RTP_PORTS"
+	@scripts/fetch-tools $(NEEDED)
+	@exec $(PROGRAM) demo $(OPTIONS)
 
 # Schemathesis keeps a core busy, and calls are told to the second: one after the other.
 LOUD := documented::
 test: tools lint
 	cargo test --workspace --locked -- --skip $(LOUD)
+	CAPCONDUIT_TEST_PROFILE=production cargo test --test it --locked -- calls::
 	cargo test --test it --locked -- $(LOUD)
 
 tools:

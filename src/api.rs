@@ -20,6 +20,7 @@ pub mod input;
 mod internal;
 pub mod live;
 pub mod logs;
+mod metrics;
 mod page;
 pub mod password;
 mod probes;
@@ -36,21 +37,26 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use capconduit_entity::Role;
 use chrono::Duration;
+use poem::Request;
 use poem_openapi::Tags;
 use sea_orm::{ActiveModelTrait, DatabaseConnection, DbErr};
 use tokio::sync::Mutex;
 
 pub use documents::{admin_document, seller_document};
 pub use internal::InternalToken;
+pub use live::{StreamSettings, Streams};
+pub use metrics::{Figures, metrics_routes};
 pub use server::{routes, serve};
 pub use tries::{Tries, TryLimits};
 
+use self::problem::Problem;
+use crate::capacity::recount::{Recount, RecountSettings};
 use crate::capacity::{Keeper, Ledger};
 use crate::clock::Timestamp;
 use crate::ids::CallId;
 use crate::live::Live;
 use crate::routing::snapshot::Current;
-use crate::store;
+use crate::store::{self, truth::Records};
 
 /// What the API works on.
 pub struct Backend {
@@ -59,12 +65,16 @@ pub struct Backend {
     pub ledger: Arc<dyn Ledger>,
     /// Speaks for the holds of this instance.
     pub keeper: Arc<Keeper>,
+    /// Compares the ledger with the records.
+    pub recount: Recount,
     pub live: Arc<Live>,
     pub switch: Arc<dyn Switch>,
     pub session: SessionSettings,
     /// Failed sign-ins of late.
     pub tries: Tries,
     pub internal_token: InternalToken,
+    /// Those who follow live calls.
+    pub streams: Streams,
     refresh: Refresh,
 }
 
@@ -149,7 +159,9 @@ impl Backend {
         session: SessionSettings,
     ) -> Self {
         let tries = Tries::new(session.tries);
+        let truth = Arc::new(Records(db.clone()));
         Self {
+            recount: Recount::new(keeper.clone(), truth, RecountSettings::default()),
             db,
             routing,
             ledger: keeper.ledger().clone(),
@@ -159,6 +171,7 @@ impl Backend {
             session,
             tries,
             internal_token: InternalToken::default(),
+            streams: Streams::default(),
             refresh: Refresh::default(),
         }
     }
@@ -167,6 +180,19 @@ impl Backend {
     #[must_use]
     pub fn with_internal_token(self, token: &str) -> Self {
         Self { internal_token: InternalToken::new(token), ..self }
+    }
+
+    #[must_use]
+    pub fn with_streams(self, streams: Streams) -> Self {
+        Self { streams, ..self }
+    }
+
+    /// What a request works on.
+    ///
+    /// # Errors
+    /// A 500, if the server was put together wrongly.
+    fn of(request: &Request) -> Result<&Arc<Self>, Problem> {
+        request.data().ok_or_else(problem::broken)
     }
 
     /// Puts what the database holds in force, at the latest what was committed before the call.

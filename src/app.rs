@@ -16,11 +16,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-use crate::api::{self, Backend, SessionSettings, TryLimits};
+use crate::api::{self, Backend, Figures, SessionSettings, StreamSettings, Streams, TryLimits};
 use crate::ari::{AriClient, Socket};
 use crate::call::adopt;
 use crate::call::driver::Parts;
 use crate::call::registry::{Registry, Request};
+use crate::capacity::measured::MeasuredLedger;
 use crate::capacity::recount::Recount;
 use crate::capacity::{Keeper, Ledger, MemoryLedger, RedisLedger, Status};
 use crate::clock;
@@ -30,6 +31,7 @@ use crate::journal::{Journal, JournalTasks};
 use crate::live::Live;
 use crate::routing::Current;
 use crate::store;
+use crate::telemetry::Metrics;
 
 /// The running service.
 pub struct App {
@@ -41,6 +43,7 @@ pub struct App {
     registry: JoinHandle<()>,
     socket: JoinHandle<()>,
     http: JoinHandle<()>,
+    metrics_http: Option<JoinHandle<()>>,
     tracker: TaskTracker,
     ledger_tasks: TaskTracker,
     stop_ledger: CancellationToken,
@@ -53,8 +56,8 @@ pub struct App {
 pub enum StartError {
     #[error("the database {url} can't be used: {source}")]
     Database { url: String, source: sea_orm::DbErr },
-    #[error("the port {address} of http.address can't be had: {source}")]
-    Listen { address: String, source: std::io::Error },
+    #[error("the port {address} of {setting} can't be had: {source}")]
+    Listen { setting: &'static str, address: String, source: std::io::Error },
     #[error("{0}: {source}", source = std::error::Error::source(.0).map(ToString::to_string).unwrap_or_default())]
     Journal(#[from] crate::journal::OpenError),
     #[error("the name of this instance can't be kept in {directory}: {source}")]
@@ -87,21 +90,26 @@ impl App {
         let db = crate::db::connect(&config.database.url).await.map_err(in_database)?;
         crate::db::migrate(&db).await.map_err(in_database)?;
 
-        debug!("binding the HTTP port");
-        let listener = TcpListener::bind(&config.http.address).await.map_err(|source| {
-            StartError::Listen { address: config.http.address.clone(), source }
-        })?;
+        debug!("binding the HTTP ports");
+        let listener = listen("http.address", &config.http.address).await?;
+        let metrics_listener = match config.metrics.listens_at() {
+            Some(address) => Some(listen("metrics.address", address).await?),
+            None => None,
+        };
+        let metrics = Arc::new(Metrics::default());
 
         debug!("opening the journal and the ledger");
         let stop_ledger = CancellationToken::new();
         let instance = instance_name(&config.journal.directory)?;
         let ledger = open_ledger(&config.capacity, &instance, &stop_ledger)?;
+        let ledger: Arc<dyn Ledger> = Arc::new(MeasuredLedger::new(ledger, metrics.clone()));
         let keeper = Arc::new(Keeper::new(ledger.clone(), &instance, &config.capacity.leases()));
         let written = {
             let keeper = keeper.clone();
             Box::new(move |calls: &HashSet<CallId>| keeper.recorded(calls))
         };
-        let (journal, journal_tasks, left) = Journal::open(&config.journal, db.clone(), written)?;
+        let (journal, journal_tasks, left) =
+            Journal::open(&config.journal, db.clone(), written, metrics.clone())?;
         // Before anything is held anew, and before the records tell of them.
         let records = left.unfinished.iter().chain(left.finished.iter().map(|record| &**record));
         keeper.adopt(records.filter_map(adopt::standing));
@@ -134,8 +142,8 @@ impl App {
         routing.set(snapshot);
 
         debug!("connecting to Asterisk");
-        let ari = Arc::new(AriClient::new(config.ari.clone())?);
-        let live = Arc::new(Live::default());
+        let ari = Arc::new(AriClient::new(config.ari.clone(), metrics.clone())?);
+        let live = Arc::new(Live::new(rand::rng().random()));
         let journal = Arc::new(journal);
         let tracker = TaskTracker::new();
         let connected = Arc::new(AtomicBool::new(false));
@@ -149,6 +157,7 @@ impl App {
             keeper: keeper.clone(),
             journal: journal.clone(),
             live: live.clone(),
+            metrics: metrics.clone(),
         });
         let mut registry =
             Registry::new(parts, routing.clone(), connected.clone(), tracker.clone());
@@ -160,6 +169,17 @@ impl App {
 
         debug!("opening the API");
         let stop_http = CancellationToken::new();
+        let figures = Figures {
+            metrics,
+            live: live.clone(),
+            ledger,
+            journal: Arc::downgrade(&journal),
+            connected: connected.clone(),
+        };
+        let metrics_http = metrics_listener.map(|listener| {
+            let routes = api::metrics_routes(figures);
+            tokio::spawn(api::serve(listener, routes, stop_http.clone()))
+        });
         let switch = Arc::new(Switch::new(
             ari,
             connected.clone(),
@@ -177,12 +197,10 @@ impl App {
             },
         };
         let backend = Backend::new(db, routing, keeper, live.clone(), switch, session)
-            .with_internal_token(config.internal.token.expose_secret());
-        let http = tokio::spawn(api::serve(
-            listener,
-            api::routes(Arc::new(backend)),
-            stop_http.clone().cancelled_owned(),
-        ));
+            .with_internal_token(config.internal.token.expose_secret())
+            .with_streams(Streams::new(StreamSettings::default(), stop_http.clone()));
+        let http =
+            tokio::spawn(api::serve(listener, api::routes(Arc::new(backend)), stop_http.clone()));
         Ok(Self {
             journal,
             journal_tasks,
@@ -192,6 +210,7 @@ impl App {
             registry,
             socket,
             http,
+            metrics_http,
             tracker,
             ledger_tasks,
             stop_ledger,
@@ -226,7 +245,13 @@ impl App {
     /// records wait in the journal for the next start.
     pub async fn stop(self) {
         self.stop_http.cancel();
-        if tokio::time::timeout(HTTP_PATIENCE, self.http).await.is_err() {
+        let served = async {
+            let _ = self.http.await;
+            if let Some(metrics) = self.metrics_http {
+                let _ = metrics.await;
+            }
+        };
+        if tokio::time::timeout(HTTP_PATIENCE, served).await.is_err() {
             warn!("requests were cut off");
         }
         self.stop_socket.cancel();
@@ -255,6 +280,15 @@ impl App {
             Err(_) => warn!("the journal was still in use"),
         }
     }
+}
+
+/// Takes the port that a setting names.
+async fn listen(setting: &'static str, address: &str) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen {
+        setting,
+        address: address.to_owned(),
+        source,
+    })
 }
 
 /// The ledger that is configured.

@@ -26,6 +26,7 @@
 mod account;
 pub mod caps;
 pub mod keeper;
+pub mod measured;
 pub mod memory;
 pub mod recount;
 pub mod redis;

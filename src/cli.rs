@@ -1,7 +1,9 @@
 //! The command line.
 
+mod caps;
 mod users;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -25,7 +27,7 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Run everything on this machine: Asterisk, SQLite and the service.
+    /// Run everything on this machine: Asterisk, the database and the service.
     Run(embedded::Options),
     /// Show it at work: sample data, call centres and a few dozen calls.
     ///
@@ -41,6 +43,9 @@ enum Command {
     /// Create, list and rescue accounts.
     #[command(subcommand)]
     User(users::Command),
+    /// Look after the capacity ledger.
+    #[command(subcommand)]
+    Caps(caps::Command),
     /// Print an OpenAPI document.
     Openapi {
         /// Whose document.
@@ -106,6 +111,10 @@ impl Cli {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => fail(&error),
             },
+            Command::Caps(command) => match command.run().await {
+                Ok(code) => code,
+                Err(error) => fail(&error),
+            },
             Command::Openapi { audience } => {
                 let document = match audience {
                     Audience::Admin => api::admin_document(),
@@ -167,7 +176,7 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Does `work`, whose token is cancelled at the first Ctrl-C or SIGTERM. At the
+/// Does `work`, whose token is cancelled at the first Ctrl-C, SIGTERM or SIGHUP. At the
 /// second, `work` is dropped as it stands, and with it what it started.
 ///
 /// Signals are caught from the first moment on: nothing that `work` starts can
@@ -190,7 +199,8 @@ pub async fn until_ended<T>(work: impl AsyncFnOnce(CancellationToken) -> T) -> O
     tokio::select! {
         done = work => Some(done),
         () = signals.next() => {
-            eprintln!("capconduit: ended at once");
+            // The terminal may be what was closed.
+            drop(writeln!(std::io::stderr(), "capconduit: ended at once"));
             None
         }
     }
@@ -200,6 +210,8 @@ pub async fn until_ended<T>(work: impl AsyncFnOnce(CancellationToken) -> T) -> O
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    /// The terminal was closed; None where that is to be borne (`nohup`).
+    hang_up: Option<Signal>,
 }
 
 impl Signals {
@@ -207,6 +219,7 @@ impl Signals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hang_up: if bears_hang_up() { None } else { Some(signal(SignalKind::hangup())?) },
         })
     }
 
@@ -214,6 +227,22 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            () = received(&mut self.hang_up) => {}
         }
     }
+}
+
+async fn received(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether this process was started so that it ignores SIGHUP, the first signal.
+fn bears_hang_up() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & 1 == 1)
 }

@@ -27,6 +27,7 @@ pub struct Config {
     pub internal: InternalSettings,
     pub journal: JournalSettings,
     pub capacity: CapacitySettings,
+    pub metrics: MetricsSettings,
     pub log: LogSettings,
 }
 
@@ -49,6 +50,8 @@ pub struct HttpSettings {
 #[serde(deny_unknown_fields)]
 pub struct DatabaseSettings {
     pub url: String,
+    /// Asterisk's own account there, for an Asterisk that we start; empty = that of `url`.
+    pub realtime_url: String,
 }
 
 /// For a dialplan that routes without the Stasis application.
@@ -113,6 +116,20 @@ impl CapacitySettings {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct MetricsSettings {
+    /// `address:port` at which Prometheus reads `/metrics`; empty = nowhere.
+    pub address: String,
+}
+
+impl MetricsSettings {
+    /// Where metrics are to be read, if they are.
+    pub fn listens_at(&self) -> Option<&str> {
+        Some(self.address.as_str()).filter(|address| !address.is_empty())
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LogSettings {
     pub format: LogFormat,
     pub filter: String,
@@ -136,6 +153,8 @@ pub enum ConfigError {
     Invalid { name: &'static str, problem: String },
 }
 
+type Builder = config::ConfigBuilder<config::builder::DefaultState>;
+
 impl Config {
     /// Reads and validates the settings.
     ///
@@ -153,13 +172,25 @@ impl Config {
         Ok(Self::layers(file).build()?.get_string("database.url")?)
     }
 
-    /// The defaults with these settings in place of theirs: for profiles that
-    /// know better than a file.
+    /// What the file or the environment says of a setting; None where the default holds.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub fn given(file: Option<&Path>, name: &str) -> Result<Option<String>, ConfigError> {
+        let given = Self::layers_over(config::Config::builder(), file).build()?;
+        match given.get_string(name) {
+            Ok(value) => Ok(Some(value)),
+            Err(config::ConfigError::NotFound(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The settings with these in place of theirs: for profiles that know better.
     ///
     /// # Errors
     /// As for [`Config::load`].
-    pub fn with(overrides: &[(&str, String)]) -> Result<Self, ConfigError> {
-        let mut builder = Self::layers(None);
+    pub fn with(file: Option<&Path>, overrides: &[(&str, String)]) -> Result<Self, ConfigError> {
+        let mut builder = Self::layers(file);
         for (name, value) in overrides {
             builder = builder.set_override(*name, value.clone())?;
         }
@@ -180,19 +211,35 @@ impl Config {
                 self.http.address
             ));
         }
+        if let Some(address) = self.metrics.listens_at().filter(|address| !loopback(address)) {
+            warnings.push(format!(
+                "metrics.address is {address}: whoever reaches it reads the figures, without signing in"
+            ));
+        }
         if !loopback(&self.ari.address) {
             warnings.push(format!(
                 "ari.address is {}: ARI is full control of the switch and isn't encrypted",
                 self.ari.address
             ));
         }
+        if self.http.secure_cookies && self.http.failed_sign_ins_per_address > 0 {
+            warnings.push(format!(
+                "http.failed_sign_ins_per_address is {} and http.secure_cookies is on: behind a proxy everybody comes from its address, so {0} failed sign-ins of anybody shut all out; set it to 0 and let the proxy limit them",
+                self.http.failed_sign_ins_per_address
+            ));
+        }
         warnings
     }
 
     /// Defaults, then the file, then the environment.
-    fn layers(file: Option<&Path>) -> config::ConfigBuilder<config::builder::DefaultState> {
-        use config::{Config, Environment, File, FileFormat};
-        let mut builder = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+    fn layers(file: Option<&Path>) -> Builder {
+        use config::{Config, File, FileFormat};
+        let defaults = File::from_str(DEFAULTS, FileFormat::Toml);
+        Self::layers_over(Config::builder().add_source(defaults), file)
+    }
+
+    fn layers_over(mut builder: Builder, file: Option<&Path>) -> Builder {
+        use config::{Environment, File, FileFormat};
         if let Some(file) = file {
             builder = builder.add_source(File::from(file).format(FileFormat::Toml));
         }
@@ -216,12 +263,18 @@ impl Config {
         if !(1..=24 * 366).contains(&self.http.session_hours) {
             return invalid("http.session_hours", "must be from 1 to 8784");
         }
-        let url = &self.database.url;
-        if !url.starts_with("sqlite:")
-            && !url.starts_with("postgres:")
-            && !url.starts_with("postgresql:")
-        {
-            return invalid("database.url", "must begin with sqlite: or postgres:");
+        let postgres =
+            |url: &str| url.starts_with("postgres://") || url.starts_with("postgresql://");
+        if !self.database.url.starts_with("sqlite:") && !postgres(&self.database.url) {
+            return invalid("database.url", "must begin with sqlite: or postgres://");
+        }
+        let realtime_url = &self.database.realtime_url;
+        if !realtime_url.is_empty() && !postgres(realtime_url) {
+            return invalid("database.realtime_url", "must be empty or begin with postgres://");
+        }
+        let redis_url = &self.capacity.redis_url;
+        if !redis_url.starts_with("redis://") && !redis_url.starts_with("rediss://") {
+            return invalid("capacity.redis_url", "must begin with redis:// or rediss://");
         }
         if self.ari.password.expose_secret().is_empty() {
             return invalid("ari.password", "is missing: it is the one in Asterisk's ari.conf");
@@ -264,6 +317,17 @@ impl Config {
         if !(1..=1_440).contains(&capacity.verify_minutes) {
             return invalid("capacity.verify_minutes", "must be from 1 to 1440");
         }
+        if let Some(address) = self.metrics.listens_at() {
+            if address.parse::<std::net::SocketAddr>().is_err() {
+                return invalid(
+                    "metrics.address",
+                    "must be empty or ADDRESS:PORT, such as 127.0.0.1:9464",
+                );
+            }
+            if address == self.http.address {
+                return invalid("metrics.address", "must not be that of http.address");
+            }
+        }
         if tracing_subscriber::EnvFilter::try_new(&self.log.filter).is_err() {
             return invalid("log.filter", "is not a filter, such as info or info,capconduit=debug");
         }
@@ -277,7 +341,7 @@ mod tests {
 
     fn refusal(name: &'static str, value: &str) -> String {
         let settings = [("ari.password", "x".to_owned()), (name, value.to_owned())];
-        Config::with(&settings).unwrap_err().to_string()
+        Config::with(None, &settings).unwrap_err().to_string()
     }
 
     #[test]
@@ -286,10 +350,16 @@ mod tests {
             ("http.address", "8080"),
             ("http.session_hours", "0"),
             ("database.url", "mysql://x"),
+            ("database.realtime_url", "sqlite://x"),
+            ("capacity.store", "disk"),
+            ("capacity.redis_url", "127.0.0.1:6379"),
             ("ari.address", "localhost"),
             ("ari.password", ""),
             ("ari.application", "a b"),
             ("log.filter", "=,="),
+            ("metrics.address", "9464"),
+            ("metrics.address", "localhost:9464"),
+            ("metrics.address", "127.0.0.1:8080"),
             ("internal.token", "short"),
             ("capacity.store", "disk"),
             ("capacity.key_prefix", "a:b"),
@@ -304,9 +374,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_given_is_told_from_what_is_default() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "[database]\nurl = \"postgres://a@b/c\"\n").unwrap();
+        let given = |name| Config::given(Some(file.path()), name).unwrap();
+        assert_eq!(given("database.url").as_deref(), Some("postgres://a@b/c"));
+        assert_eq!(given("capacity.redis_url"), None);
+    }
+
+    #[test]
+    fn a_limit_per_address_behind_a_proxy_is_warned_of() {
+        let settings = |limit: &str| {
+            [
+                ("ari.password", "x".to_owned()),
+                ("http.secure_cookies", "true".to_owned()),
+                ("http.failed_sign_ins_per_address", limit.to_owned()),
+            ]
+        };
+        let warnings = |limit| Config::with(None, &settings(limit)).unwrap().warnings();
+        assert!(warnings("50")[0].contains("failed_sign_ins_per_address"));
+        assert!(warnings("0").is_empty());
+    }
+
+    #[test]
     fn a_password_of_digits_stays_what_it_is() {
         use secrecy::ExposeSecret;
-        let config = Config::with(&[("ari.password", "1e5".to_owned())]).unwrap();
+        let config = Config::with(None, &[("ari.password", "1e5".to_owned())]).unwrap();
         assert_eq!(config.ari.password.expose_secret(), "1e5");
     }
 }

@@ -1,21 +1,29 @@
-//! The embedded profile: everything on one machine, in one folder, with one command.
+//! Everything on one machine, in one folder, with one command.
 //!
 //! `capconduit run` keeps a database, an Asterisk of its own and the service
 //! together under one data folder, and ends what it started when it is ended.
-//! Whatever stands in the way (a port in use, a full disk, a second run on the
-//! same folder) is said in one sentence before anything is started.
+//! In the embedded profile the database is a file and capacity is held in memory;
+//! in the production profile they are PostgreSQL and Redis, private ones where the
+//! settings name none ([`backing`]). Whatever stands in the way (a port in use, a
+//! full disk, a second run on the same folder) is said in one sentence before
+//! anything is started.
 
 pub mod asterisk;
+mod backing;
+mod postgres;
+mod realtime;
+mod redis;
+mod server;
 mod summary;
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use rand::RngExt;
 use rustix::fs::Mode;
 use rustix::process::umask;
@@ -27,10 +35,20 @@ use crate::config::{Config, ConfigError};
 use crate::telemetry::{self, Destination};
 use crate::{api, clock, db};
 use asterisk::{Asterisk, Leftover};
+pub use backing::settings_file;
+use backing::{Backing, Servers};
+use realtime::Realtime;
 
-/// Run everything on this machine: Asterisk, SQLite and the service.
+/// Run everything on this machine: Asterisk, the database and the service.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
+    /// What the service stands on.
+    #[arg(long, value_enum, default_value_t = Profile::Embedded)]
+    pub profile: Profile,
+    /// Settings that differ from the defaults (TOML); the environment comes after
+    /// it. What they say of servers counts in the production profile.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Folder that holds everything: database, records, passwords, logs.
     #[arg(long, default_value = ".run")]
     pub data: PathBuf,
@@ -46,6 +64,12 @@ pub struct Options {
     /// Port of Asterisk's own HTTP server, on 127.0.0.1.
     #[arg(long, default_value_t = 8088, value_parser = clap::value_parser!(u16).range(1..))]
     pub ari_port: u16,
+    /// Port of a private PostgreSQL, on 127.0.0.1.
+    #[arg(long, default_value_t = 15432, value_parser = clap::value_parser!(u16).range(1..))]
+    pub database_port: u16,
+    /// Port of a private Redis, on 127.0.0.1.
+    #[arg(long, default_value_t = 16379, value_parser = clap::value_parser!(u16).range(1..))]
+    pub redis_port: u16,
     /// UDP ports for media, four for each call.
     #[arg(long, default_value = "10000-12000", value_name = "FROM-TO")]
     pub rtp_ports: RtpPorts,
@@ -58,6 +82,15 @@ pub struct Options {
     /// Folder with the templates of Asterisk's configuration.
     #[arg(long, default_value = "asterisk-conf")]
     pub asterisk_conf: PathBuf,
+}
+
+/// What the service stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Profile {
+    /// An SQLite file; capacity is held in memory.
+    Embedded,
+    /// PostgreSQL and Redis: those of the settings, or private ones.
+    Production,
 }
 
 /// A range of UDP ports.
@@ -90,6 +123,10 @@ pub enum RunError {
         "the folder {0:?} can't be used: its full path may have no quotes, no line breaks and none of ; % ? \\"
     )]
     Characters(PathBuf),
+    #[error(
+        "{folder} holds the data of the {profile} profile: choose another folder with --data (make run DATA=...)"
+    )]
+    OtherProfile { folder: PathBuf, profile: String },
     #[error("only {free_mb} MB are free for {folder}: make room for at least {NEEDED_MB} MB")]
     NoSpace { folder: PathBuf, free_mb: u64 },
     #[error("{operation} {path}: {source}")]
@@ -100,6 +137,10 @@ pub enum RunError {
     Database(#[from] sea_orm::DbErr),
     #[error("the first admin can't be created: {0}")]
     FirstAdmin(#[from] api::FirstAdminError),
+    #[error(transparent)]
+    Server(#[from] server::ServerError),
+    #[error(transparent)]
+    Realtime(#[from] realtime::RealtimeError),
     #[error(transparent)]
     Asterisk(#[from] asterisk::AsteriskError),
     #[error(transparent)]
@@ -120,48 +161,107 @@ const CONNECT_WAIT: Duration = Duration::from_secs(10);
 pub async fn run(options: Options, ended: CancellationToken) -> Result<(), RunError> {
     // Callers' numbers and passwords are in what this and Asterisk write.
     umask(Mode::RWXG | Mode::RWXO);
-    let mut folder = Folder::prepare(&options).await?;
-    let config = folder.config(&options)?;
+    let folder = Folder::claim(&options)?;
+    let mut backing = Backing::of(&options, &folder)?;
+    let config = folder.config(&options, &backing)?;
+    let leftover = folder.clear(&options, &backing).await?;
     telemetry::start(&config.log, Destination::File(folder.log_file()?));
-    // Not given up midway: the first password would be lost.
-    let first_password = prepare_database(&config, &folder).await?;
-    let secret = folder.secret("ari-password")?;
-    let leftover = folder.leftover.take();
-    let mut asterisk = Asterisk::start(&options, &folder.root, &secret, leftover)?;
-    let served = serve(&mut asterisk, config, &folder, &ended, || {
-        summary::print(&options, &folder.root, first_password.as_deref());
-    })
-    .await;
-    asterisk.stop().await;
-    if served.is_ok() {
-        println!("Stopped.");
+    let mut servers = Servers::default();
+    let ran = match ended.run_until_cancelled(backing.start(&mut servers)).await {
+        Some(Ok(())) => {
+            let run = Run { options: &options, folder: &folder, config, ended: &ended };
+            run.on(&mut servers, backing.realtime, leftover).await
+        }
+        Some(Err(error)) => Err(error),
+        None => Ok(()),
+    };
+    servers.stop().await;
+    if ran.is_ok() {
+        say("Stopped.");
     }
-    served
+    ran
 }
 
-/// Starts the service beside Asterisk, calls `ready`, and runs both until `ended`.
+/// To the terminal, if there still is one: it may be what was closed.
+fn say(text: &str) {
+    drop(writeln!(io::stdout(), "{text}"));
+}
+
+/// A run whose servers are up.
+struct Run<'a> {
+    options: &'a Options,
+    folder: &'a Folder,
+    config: Config,
+    ended: &'a CancellationToken,
+}
+
+impl Run<'_> {
+    async fn on(
+        self,
+        servers: &mut Servers,
+        realtime: Option<Realtime>,
+        leftover: Option<Leftover>,
+    ) -> Result<(), RunError> {
+        let Self { options, folder, config, ended } = self;
+        // Not given up midway: the first password would be lost.
+        let first_password = prepare_database(&config, folder).await?;
+        servers.grant().await?;
+        let password = folder.secret("ari-password")?;
+        let mut asterisk = match &realtime {
+            Some(realtime) => {
+                let site =
+                    asterisk::Site { options, data: &folder.root, password: &password, realtime };
+                Some(Asterisk::start(&site, leftover)?)
+            }
+            None => None,
+        };
+        let served = serve(&mut asterisk, servers, config, folder, ended, || {
+            summary::print(options, &folder.root, first_password.as_deref());
+        })
+        .await;
+        if let Some(asterisk) = asterisk {
+            asterisk.stop().await;
+        }
+        served
+    }
+}
+
+/// Starts the service beside Asterisk, calls `ready`, and runs all until `ended`.
 async fn serve(
-    asterisk: &mut Asterisk,
+    asterisk: &mut Option<Asterisk>,
+    servers: &mut Servers,
     config: Config,
     folder: &Folder,
     ended: &CancellationToken,
     ready: impl FnOnce(),
 ) -> Result<(), RunError> {
-    let Some(up) = ended.run_until_cancelled(asterisk.ready()).await else { return Ok(()) };
-    up?;
+    if let Some(asterisk) = asterisk {
+        let Some(up) = ended.run_until_cancelled(asterisk.ready()).await else { return Ok(()) };
+        up?;
+    }
     let Some(app) = ended.run_until_cancelled(App::start(config)).await else { return Ok(()) };
     let app = app?;
     let watched = ended
         .run_until_cancelled(async {
             connected(&app, folder).await?;
             ready();
-            Err(asterisk.watch().await.into())
+            tokio::select! {
+                error = watch(asterisk) => Err(error.into()),
+                error = servers.watch() => Err(error.into()),
+            }
         })
         .await;
-    println!("\nStopping: calls are hung up, records are written ...");
+    say("\nStopping: calls are hung up, records are written ...");
     app.hang_up_all(GOODBYE).await;
     app.stop().await;
     watched.unwrap_or(Ok(()))
+}
+
+async fn watch(asterisk: &mut Option<Asterisk>) -> asterisk::AsteriskError {
+    match asterisk {
+        Some(asterisk) => asterisk.watch().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Waits until events flow from Asterisk.
@@ -193,15 +293,14 @@ async fn prepare_database(config: &Config, folder: &Folder) -> Result<Option<Str
 struct Folder {
     /// Absolute.
     root: PathBuf,
-    /// An Asterisk that still runs, with the calls of an earlier run.
-    leftover: Option<Leftover>,
     _lock: File,
 }
 
 // === impl Folder ===
 
 impl Folder {
-    async fn prepare(options: &Options) -> Result<Self, RunError> {
+    /// Makes it, and keeps others out.
+    fn claim(options: &Options) -> Result<Self, RunError> {
         let path = &options.data;
         let failed =
             |operation| move |source| RunError::Folder { operation, path: path.clone(), source };
@@ -226,33 +325,92 @@ impl Folder {
         }
         check_space(&root)
             .map_err(|free_mb| RunError::NoSpace { folder: root.clone(), free_mb })?;
-        let mut folder = Self { root, leftover: None, _lock: lock };
-        folder.secret("internal-token")?;
-        let password = folder.secret("ari-password")?;
-        match Leftover::find(&folder.root) {
-            Some(leftover) if leftover.fits(options, &folder.root, &password) => {
-                folder.leftover = Some(leftover);
-            }
-            Some(leftover) => leftover.end().await?,
-            None => {}
-        }
-        check_ports(options, folder.leftover.is_none())?;
+        let folder = Self { root, _lock: lock };
+        folder.keep_profile(options.profile)?;
         Ok(folder)
     }
 
-    fn config(&self, options: &Options) -> Result<Config, RunError> {
-        let path = |name: &str| self.root.join(name).display().to_string();
-        Ok(Config::with(&[
-            ("http.address", format!("127.0.0.1:{}", options.http_port)),
-            ("database.url", format!("sqlite://{}", path("capconduit.db"))),
-            ("ari.address", format!("127.0.0.1:{}", options.ari_port)),
-            ("ari.application", asterisk::APPLICATION.to_owned()),
-            ("ari.username", asterisk::ARI_USER.to_owned()),
-            ("ari.password", self.secret("ari-password")?),
-            ("internal.token", self.secret("internal-token")?),
-            ("journal.directory", path("journal")),
-            ("log.format", "human".to_owned()),
-        ])?)
+    /// Records and passwords of one database are no good beside another.
+    fn keep_profile(&self, profile: Profile) -> Result<(), RunError> {
+        let path = self.root.join("profile");
+        let name = match profile {
+            Profile::Embedded => "embedded",
+            Profile::Production => "production",
+        };
+        let noted = fs::read_to_string(&path).unwrap_or_default();
+        let is_embedded = noted.is_empty() && self.root.join("capconduit.db").exists();
+        let present = if is_embedded { "embedded" } else { noted.trim() };
+        if !present.is_empty() && present != name {
+            return Err(RunError::OtherProfile {
+                folder: self.root.clone(),
+                profile: present.to_owned(),
+            });
+        }
+        fs::write(&path, format!("{name}\n")).map_err(|source| RunError::Folder {
+            operation: "can't write",
+            path,
+            source,
+        })
+    }
+
+    /// Ends what a killed run left behind and checks that the ports are free; an
+    /// Asterisk that still runs, with the calls of that run, if it is of use.
+    async fn clear(
+        &self,
+        options: &Options,
+        backing: &Backing,
+    ) -> Result<Option<Leftover>, RunError> {
+        let password = self.secret("ari-password")?;
+        let fits = |leftover: &Leftover| {
+            backing.realtime.as_ref().is_some_and(|realtime| {
+                let data = &self.root;
+                leftover.fits(&asterisk::Site { options, data, password: &password, realtime })
+            })
+        };
+        let leftover = match Leftover::find(&self.root) {
+            Some(leftover) if fits(&leftover) => Some(leftover),
+            Some(leftover) => {
+                leftover.end().await?;
+                None
+            }
+            None => None,
+        };
+        backing.end_leftovers().await?;
+        check_ports(options, backing, leftover.is_none())?;
+        Ok(leftover)
+    }
+
+    fn config(&self, options: &Options, backing: &Backing) -> Result<Config, RunError> {
+        let mut settings = backing.settings.clone();
+        settings.push(("http.address", format!("127.0.0.1:{}", options.http_port)));
+        let with_log = [&settings[..], &[("log.format", "human".to_owned())]].concat();
+        let config = Config::with(options.config.as_deref(), &with_log)?;
+        if options.profile == Profile::Production {
+            settings.retain(|(name, _)| !["database.url", "capacity.redis_url"].contains(name));
+            settings.push(("database.url", config.database.url.clone()));
+            settings.push(("capacity.redis_url", config.capacity.redis_url.clone()));
+            self.write_settings(&settings)?;
+        }
+        for warning in config.warnings() {
+            eprintln!("capconduit: warning: {warning}");
+        }
+        Ok(config)
+    }
+
+    /// For other commands on the same service: `capconduit user --data`.
+    fn write_settings(&self, settings: &[(&str, String)]) -> Result<(), RunError> {
+        let mut text =
+            "# Written at each start: where other commands find this service.\n".to_owned();
+        for (name, value) in settings {
+            // A string of JSON is one of TOML.
+            text += &format!("{name} = {}\n", serde_json::Value::from(value.as_str()));
+        }
+        let path = settings_file(&self.root);
+        asterisk::write_private(&path, &text).map_err(|source| RunError::Folder {
+            operation: "can't write",
+            path,
+            source,
+        })
     }
 
     fn log_file(&self) -> Result<File, RunError> {
@@ -312,9 +470,21 @@ fn check_space(folder: &Path) -> Result<(), u64> {
 }
 
 /// `all`: the ports of Asterisk too, which are in use where one is taken up.
-fn check_ports(options: &Options, all: bool) -> Result<(), RunError> {
-    if options.http_port == options.ari_port {
-        return Err(RunError::SamePort { port: options.http_port });
+fn check_ports(options: &Options, backing: &Backing, all: bool) -> Result<(), RunError> {
+    let has_asterisk = backing.realtime.is_some();
+    let all = all && has_asterisk;
+    let mut taken = vec![options.http_port];
+    taken.extend(has_asterisk.then_some(options.ari_port));
+    for port in backing.ports(options) {
+        let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port.number);
+        let refused = |source| unusable(port.what, address, port.option, source);
+        TcpListener::bind(address).map_err(refused)?;
+        taken.push(port.number);
+    }
+    for (index, port) in taken.iter().enumerate() {
+        if taken[..index].contains(port) {
+            return Err(RunError::SamePort { port: *port });
+        }
     }
     let http = SocketAddrV4::new(Ipv4Addr::LOCALHOST, options.http_port);
     let ari = SocketAddrV4::new(Ipv4Addr::LOCALHOST, options.ari_port);

@@ -32,7 +32,9 @@ use tracing::{error, warn};
 use crate::call::CallRecord;
 use crate::clock::Timestamp;
 use crate::ids::CallId;
+use crate::telemetry::Metrics;
 use spool::Spool;
+use writer::Writer;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -87,6 +89,7 @@ impl Journal {
         settings: &JournalSettings,
         db: DatabaseConnection,
         written: Written,
+        metrics: Arc<Metrics>,
     ) -> Result<(Self, JournalTasks, Left), OpenError> {
         let (spool, found) = Spool::open(&settings.directory)
             .map_err(|source| OpenError { directory: settings.directory.clone(), source })?;
@@ -95,7 +98,8 @@ impl Journal {
         // Unbounded on purpose: what waits here is what the spool holds too,
         // and a call is never refused because the database is slow.
         let (finished, queue) = mpsc::unbounded_channel();
-        let writer = tokio::spawn(writer::run(db, queue, spool.clone(), written));
+        let writer = Writer { db, spool: spool.clone(), written, metrics };
+        let writer = tokio::spawn(writer::run(writer, queue));
         let sync = tokio::spawn(sync_in_groups(
             spool.clone(),
             Duration::from_millis(settings.sync_interval_ms),

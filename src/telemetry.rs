@@ -1,4 +1,8 @@
-//! Log lines: human in a terminal, JSON elsewhere.
+//! What the service says of itself: log lines, human in a terminal and JSON
+//! elsewhere, and [`Metrics`] for the monitoring.
+
+mod metrics;
+mod process;
 
 use std::io::IsTerminal;
 
@@ -6,6 +10,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use crate::config::{LogFormat, LogSettings};
+
+pub use metrics::{Drift, Metrics, Moment};
 
 /// Where log lines go.
 #[derive(Debug)]

@@ -16,11 +16,12 @@ use poem::http::{HeaderMap, Method, header};
 use poem::{Request, RequestBody, Result};
 use poem_openapi::registry::{MetaSecurityScheme, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
+use sea_orm::{DatabaseConnection, DbErr};
 
 use super::Backend;
 use super::audit::Origin;
 use super::password::fingerprint;
-use super::problem::{Problem, broken, forbidden, not_signed_in};
+use super::problem::{Problem, forbidden, not_signed_in};
 use crate::clock;
 use crate::store::sessions;
 
@@ -32,10 +33,19 @@ pub struct Caller<K> {
     /// What the request works on.
     pub backend: Arc<Backend>,
     pub user: user::Model,
-    /// The hash of the session's id, where the request came by cookie.
-    pub session: Option<String>,
+    /// What the request proved by who sent it.
+    pub credential: Credential,
     pub origin: Origin,
     kind: PhantomData<K>,
+}
+
+/// What proves who somebody is: known by its hash alone.
+#[derive(Clone, Debug)]
+pub enum Credential {
+    /// A session, named by the cookie.
+    Session(String),
+    /// An API token.
+    Token(String),
 }
 
 /// Which roles a kind of caller has.
@@ -79,6 +89,34 @@ impl<K> Caller<K> {
     }
 }
 
+impl<K: Kind> Caller<K> {
+    /// Whether the same request would be let in now.
+    ///
+    /// # Errors
+    /// When the database can't be asked.
+    pub async fn is_still_admitted(&self) -> Result<bool, DbErr> {
+        let user = self.credential.user(&self.backend.db).await?;
+        Ok(active(user).is_ok_and(|user| K::admits(user.role)))
+    }
+}
+
+impl Credential {
+    async fn user(&self, db: &DatabaseConnection) -> Result<Option<user::Model>, DbErr> {
+        match self {
+            Self::Session(hash) => sessions::user_of_session(db, hash, clock::now()).await,
+            Self::Token(hash) => sessions::user_of_token(db, hash).await,
+        }
+    }
+
+    /// The hash of the session's id, if it is one.
+    pub fn session(self) -> Option<String> {
+        match self {
+            Self::Session(hash) => Some(hash),
+            Self::Token(_) => None,
+        }
+    }
+}
+
 impl<'a, K: Kind> ApiExtractor<'a> for Caller<K> {
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
 
@@ -99,31 +137,35 @@ impl<'a, K: Kind> ApiExtractor<'a> for Caller<K> {
         _: &mut RequestBody,
         _: ExtractParamOptions<()>,
     ) -> Result<Self> {
-        let backend: &Arc<Backend> = request.data().ok_or_else(broken)?;
-        let (user, session) = identify(backend, request).await?;
+        let backend = Backend::of(request)?;
+        let (user, credential) = identify(backend, request).await?;
         if !K::admits(user.role) {
             return Err(forbidden(format!("This is for {} only.", K::WHO)).into());
         }
         let origin = Origin::of(request);
-        Ok(Self { backend: backend.clone(), user, session, origin, kind: PhantomData })
+        Ok(Self { backend: backend.clone(), user, credential, origin, kind: PhantomData })
     }
 }
 
 async fn identify(
     backend: &Backend,
     request: &Request,
-) -> Result<(user::Model, Option<String>), Problem> {
-    if let Some(authorization) = request.headers().get(header::AUTHORIZATION) {
-        let token = authorization.to_str().ok().and_then(bearer).ok_or_else(not_signed_in)?;
-        let user = sessions::user_of_token(&backend.db, &fingerprint(token)).await?;
-        return Ok((active(user)?, None));
+) -> Result<(user::Model, Credential), Problem> {
+    let credential = match request.headers().get(header::AUTHORIZATION) {
+        Some(authorization) => {
+            let token = authorization.to_str().ok().and_then(bearer).ok_or_else(not_signed_in)?;
+            Credential::Token(fingerprint(token))
+        }
+        None => {
+            let id = session_cookie(request.headers()).ok_or_else(not_signed_in)?;
+            Credential::Session(fingerprint(id))
+        }
+    };
+    let user = active(credential.user(&backend.db).await?)?;
+    if matches!(credential, Credential::Session(_)) {
+        refuse_foreign_page(request)?;
     }
-    let id = session_cookie(request.headers()).ok_or_else(not_signed_in)?;
-    let hash = fingerprint(id);
-    let user = sessions::user_of_session(&backend.db, &hash, clock::now()).await?;
-    let user = active(user)?;
-    refuse_foreign_page(request)?;
-    Ok((user, Some(hash)))
+    Ok((user, credential))
 }
 
 fn active(user: Option<user::Model>) -> Result<user::Model, Problem> {

@@ -223,7 +223,7 @@ impl AuthApi {
         backend.tries.succeeded(&caller.user.username, address);
         let hash = password::hash(change.new_password.into()).await?;
         let write = caller.begin_write().await?;
-        let (id, kept) = (caller.user.id, caller.session.unwrap_or_default());
+        let (id, kept) = (caller.user.id, caller.credential.session().unwrap_or_default());
         let change = Change::to(user::Model::RESOURCE, id).with_new_password(true);
         let mut row = caller.user.into_active_model();
         row.password_hash = Set(hash);

@@ -15,6 +15,7 @@ use super::audit::AuditApi;
 use super::auth::AuthApi;
 use super::internal::log_call::LogCallApi;
 use super::internal::route_info::RouteInfoApi;
+use super::internal::verify::VerifyApi;
 use super::live::{AdminLiveApi, SellerLiveApi};
 use super::logs::{AdminLogsApi, SellerLogsApi};
 use super::probes::ProbesApi;
@@ -85,6 +86,7 @@ fn admin_apis() -> impl OpenApi {
         AuditApi,
         RouteInfoApi,
         LogCallApi,
+        VerifyApi,
     )
 }
 

@@ -8,6 +8,7 @@
 
 pub mod log_call;
 pub mod route_info;
+pub mod verify;
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use subtle::ConstantTimeEq;
 use super::Backend;
 use super::audit::{Author, Origin, Write};
 use super::password::fingerprint;
-use super::problem::{broken, wrong_token};
+use super::problem::wrong_token;
 
 /// The header that holds the token.
 const HEADER: &str = "X-Internal-API-Token";
@@ -81,7 +82,7 @@ impl<'a> ApiExtractor<'a> for Dialplan {
         _: &mut RequestBody,
         _: ExtractParamOptions<()>,
     ) -> Result<Self> {
-        let backend: &Arc<Backend> = request.data().ok_or_else(broken)?;
+        let backend = Backend::of(request)?;
         let sent = request.headers().get(HEADER).and_then(|value| value.to_str().ok());
         if !sent.is_some_and(|sent| backend.internal_token.admits(sent)) {
             return Err(wrong_token().into());

@@ -1,18 +1,27 @@
-//! Calls that are up now.
+//! Calls that are up now: as a list, and as a stream of what happens to them.
 
-use poem_openapi::param::{Path, Query};
+mod events;
+mod stream;
+mod streams;
+
+use std::sync::Arc;
+
+use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::payload::Json;
 use poem_openapi::{Enum, Object, OpenApi};
 use uuid::Uuid;
 
+use self::events::LiveEvents;
+use self::stream::LastEventId;
+pub use self::streams::{StreamSettings, Streams};
 use super::Tag;
 use super::access::{Operator, Seller};
 use super::audit::Change;
 use super::auth::Gone;
 use super::input::Asked;
-use super::input::query::{PageNumber, PerPage};
+use super::input::query::{IdFilter, PageNumber, PerPage};
 use super::page::{Page, Paging, Slice};
-use super::problem::{FieldErrors, List, Refusal, Remove, not_found};
+use super::problem::{FieldErrors, Follow, List, Refusal, Remove, not_found};
 use super::stamp::Stamp;
 use crate::ids::CallId;
 use crate::live;
@@ -74,24 +83,60 @@ struct LiveClient {
     campaign_client_setting_id: i64,
 }
 
+/// Which calls are asked for; none = any.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    seller: Option<i64>,
+    campaign: Option<i64>,
+    client: Option<i64>,
+}
+
 #[OpenApi(prefix_path = "/api/seller/live", tag = "Tag::Live")]
 impl SellerLiveApi {
     /// List my live calls
     ///
-    /// Oldest first.
+    /// Oldest first. With `client_id`, those that ring that client or talk to it.
     #[oai(path = "/", method = "get", operation_id = "listMyLiveCalls")]
     async fn list(
         &self,
         caller: Seller,
+        campaign_id: Query<Asked<IdFilter>>,
+        client_id: Query<Asked<IdFilter>>,
         page: Query<Asked<PageNumber>>,
         per_page: Query<Asked<PerPage>>,
     ) -> Result<Json<Page<LiveCall>>, Refusal<List>> {
         let mut errors = FieldErrors::default();
+        let wanted = Wanted::asked(campaign_id.0, client_id.0, &mut errors);
         let paging = Paging::asked(page.0, per_page.0, &mut errors);
         errors.into_result()?;
-        let mut calls = caller.backend.live.list();
-        calls.retain(|call| call.seller.is_some_and(|seller| seller.0 == caller.user.id));
-        Ok(Json(page_of(paging, calls)))
+        Ok(Json(wanted.of_seller(caller.user.id).list(&caller.backend.live, paging)))
+    }
+
+    /// Follow my live calls
+    ///
+    /// Server-sent events: first a `snapshot` of all my live calls, then what
+    /// happens to them, as `call` (it came or changed) and `gone` (it ended, or
+    /// isn't one of those asked for any more). The data of each event is the
+    /// JSON of `LiveEvent`, whose `type` is the name of the event.
+    ///
+    /// Each event has an id. Whoever comes back with `Last-Event-ID` gets what
+    /// they missed, and no snapshot; a new one if too much was missed. Who
+    /// reads too slowly is told to `resync`, and a new `snapshot` follows. A
+    /// `heartbeat` comes every 15 seconds. The stream ends soon after the
+    /// session or token that it was opened with.
+    #[oai(path = "/events", method = "get", operation_id = "followMyLiveCalls")]
+    async fn follow(
+        &self,
+        caller: Seller,
+        campaign_id: Query<Asked<IdFilter>>,
+        client_id: Query<Asked<IdFilter>>,
+        #[oai(name = "Last-Event-ID")] last_event_id: Header<Asked<LastEventId>>,
+    ) -> Result<LiveEvents, Refusal<Follow>> {
+        let mut errors = FieldErrors::default();
+        let wanted = Wanted::asked(campaign_id.0, client_id.0, &mut errors);
+        errors.into_result()?;
+        let wanted = wanted.of_seller(caller.user.id);
+        Ok(stream::open(caller, wanted, last_event_id.0)?)
     }
 }
 
@@ -99,18 +144,53 @@ impl SellerLiveApi {
 impl AdminLiveApi {
     /// List live calls of all sellers
     ///
-    /// Oldest first.
+    /// Oldest first; also of one seller, by `user_id`. With `client_id`, those
+    /// that ring that client or talk to it.
     #[oai(path = "/", method = "get", operation_id = "listLiveCalls")]
     async fn list(
         &self,
         caller: Operator,
+        user_id: Query<Asked<IdFilter>>,
+        campaign_id: Query<Asked<IdFilter>>,
+        client_id: Query<Asked<IdFilter>>,
         page: Query<Asked<PageNumber>>,
         per_page: Query<Asked<PerPage>>,
     ) -> Result<Json<Page<LiveCall>>, Refusal<List>> {
         let mut errors = FieldErrors::default();
+        let wanted = Wanted::asked(campaign_id.0, client_id.0, &mut errors);
+        let wanted = wanted.of_asked_seller(user_id.0, &mut errors);
         let paging = Paging::asked(page.0, per_page.0, &mut errors);
         errors.into_result()?;
-        Ok(Json(page_of(paging, caller.backend.live.list())))
+        Ok(Json(wanted.list(&caller.backend.live, paging)))
+    }
+
+    /// Follow live calls of all sellers
+    ///
+    /// Server-sent events, as sellers follow their own calls; also of one
+    /// seller, by `user_id`. First a `snapshot`, then `call` (it came or
+    /// changed) and `gone` (it ended, or isn't one of those asked for any
+    /// more). The data of each event is the JSON of `LiveEvent`, whose `type`
+    /// is the name of the event.
+    ///
+    /// Each event has an id. Whoever comes back with `Last-Event-ID` gets what
+    /// they missed, and no snapshot; a new one if too much was missed. Who
+    /// reads too slowly is told to `resync`, and a new `snapshot` follows. A
+    /// `heartbeat` comes every 15 seconds. The stream ends soon after the
+    /// session or token that it was opened with.
+    #[oai(path = "/events", method = "get", operation_id = "followLiveCalls")]
+    async fn follow(
+        &self,
+        caller: Operator,
+        user_id: Query<Asked<IdFilter>>,
+        campaign_id: Query<Asked<IdFilter>>,
+        client_id: Query<Asked<IdFilter>>,
+        #[oai(name = "Last-Event-ID")] last_event_id: Header<Asked<LastEventId>>,
+    ) -> Result<LiveEvents, Refusal<Follow>> {
+        let mut errors = FieldErrors::default();
+        let wanted = Wanted::asked(campaign_id.0, client_id.0, &mut errors);
+        let wanted = wanted.of_asked_seller(user_id.0, &mut errors);
+        errors.into_result()?;
+        Ok(stream::open(caller, wanted, last_event_id.0)?)
     }
 
     /// Hang up a live call
@@ -131,13 +211,46 @@ impl AdminLiveApi {
     }
 }
 
-fn page_of(paging: Paging, calls: Vec<live::LiveCall>) -> Page<LiveCall> {
-    let total = calls.len() as u64;
-    let window = calls
-        .into_iter()
-        .skip(usize::try_from(paging.offset()).unwrap_or(usize::MAX))
-        .take(usize::try_from(paging.per_page).unwrap_or(usize::MAX));
-    paging.page(Slice { items: window.collect(), total }, LiveCall::from)
+impl Wanted {
+    fn asked(campaign: Asked<IdFilter>, client: Asked<IdFilter>, errors: &mut FieldErrors) -> Self {
+        Self {
+            seller: None,
+            campaign: campaign.or_complain("campaign_id", errors).map(|id| id.0),
+            client: client.or_complain("client_id", errors).map(|id| id.0),
+        }
+    }
+
+    fn of_asked_seller(self, seller: Asked<IdFilter>, errors: &mut FieldErrors) -> Self {
+        Self { seller: seller.or_complain("user_id", errors).map(|id| id.0), ..self }
+    }
+
+    fn of_seller(self, seller: i64) -> Self {
+        Self { seller: Some(seller), ..self }
+    }
+
+    fn admits(&self, call: &live::LiveCall) -> bool {
+        let is = |wanted: Option<i64>, found: Option<i64>| wanted.is_none() || wanted == found;
+        is(self.seller, call.seller.map(|seller| seller.0))
+            && is(self.campaign, call.campaign.as_ref().map(|(id, _)| id.0))
+            && is(self.client, call.client.as_ref().map(|client| client.id.0))
+    }
+
+    fn list(&self, live: &live::Live, paging: Paging) -> Page<LiveCall> {
+        let mut calls = live.list();
+        calls.retain(|call| self.admits(call));
+        let total = calls.len() as u64;
+        let window = calls
+            .into_iter()
+            .skip(usize::try_from(paging.offset()).unwrap_or(usize::MAX))
+            .take(usize::try_from(paging.per_page).unwrap_or(usize::MAX));
+        paging.page(Slice { items: window.collect::<Vec<_>>(), total }, LiveCall::shown)
+    }
+}
+
+impl LiveCall {
+    fn shown(call: Arc<live::LiveCall>) -> Self {
+        Self::from(&*call)
+    }
 }
 
 impl From<live::LiveState> for LiveState {
@@ -151,30 +264,33 @@ impl From<live::LiveState> for LiveState {
     }
 }
 
-impl From<live::LiveCall> for LiveCall {
-    fn from(call: live::LiveCall) -> Self {
+impl From<&live::LiveCall> for LiveCall {
+    fn from(call: &live::LiveCall) -> Self {
         Self {
             call_id: call.call.0,
             state: call.state.into(),
             since: call.since.into(),
             started_at: call.started_at.into(),
-            incoming_did_number: call.dialled,
-            caller_id_num: call.caller_number,
+            incoming_did_number: call.dialled.clone(),
+            caller_id_num: call.caller_number.clone(),
             user_id: call.seller.map(|seller| seller.0),
             did_id: call.did.map(|did| did.0),
-            campaign: call.campaign.map(|(id, name)| LiveCampaign { id: id.0, name }),
-            client: call.client.map(LiveClient::from),
+            campaign: call
+                .campaign
+                .as_ref()
+                .map(|(id, name)| LiveCampaign { id: id.0, name: name.clone() }),
+            client: call.client.as_ref().map(LiveClient::from),
             attempts: call.attempts,
         }
     }
 }
 
-impl From<live::LiveClient> for LiveClient {
-    fn from(client: live::LiveClient) -> Self {
+impl From<&live::LiveClient> for LiveClient {
+    fn from(client: &live::LiveClient) -> Self {
         Self {
             id: client.id.0,
-            name: client.name,
-            client_identifier: client.identifier,
+            name: client.name.clone(),
+            client_identifier: client.identifier.clone(),
             campaign_client_setting_id: client.link.0,
         }
     }

@@ -25,6 +25,8 @@ use crate::capacity::Unavailable;
 #[derive(Clone, Debug)]
 pub struct Problem {
     status: StatusCode,
+    /// Its name and title, where the status alone doesn't say which kind it is.
+    kind: Option<(&'static str, &'static str)>,
     detail: String,
     errors: FieldErrors,
     /// Seconds after which a next try makes sense.
@@ -86,12 +88,16 @@ kinds! {
     Ask = [400, 401, 403, 404, 413, 415, 500, 503];
     /// The dialplan looks something up.
     Lookup = [400, 401, 500, 503];
+    /// Asking the service to look after itself.
+    Check = [400, 401, 413, 415, 500, 503];
     /// The dialplan reports something.
     Report = [400, 401, 404, 409, 413, 415, 500, 503];
     /// Reading one thing.
     Read = [400, 401, 403, 404, 500, 503];
     /// Reading a list.
     List = [400, 401, 403, 500, 503];
+    /// Following what happens.
+    Follow = [400, 401, 403, 429, 500, 503];
     /// Creating a thing.
     Create = [400, 401, 403, 404, 409, 413, 415, 500, 503];
     /// Changing a thing.
@@ -172,6 +178,24 @@ pub fn too_many_tries(blocked: Blocked) -> Problem {
     Problem { retry_after: Some(blocked.seconds), ..problem }
 }
 
+pub fn too_many_streams(limit: usize, retry_after: u64) -> Problem {
+    let detail = format!("You have {limit} streams open: close one first.");
+    Problem {
+        kind: Some(("too-many-streams", "Too many streams")),
+        retry_after: Some(retry_after),
+        ..Problem::new(StatusCode::TOO_MANY_REQUESTS, detail)
+    }
+}
+
+pub fn no_stream_left(retry_after: u64) -> Problem {
+    let detail = "All streams that the service has are open: try again later.";
+    Problem {
+        kind: Some(("busy", "Busy")),
+        retry_after: Some(retry_after),
+        ..Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+    }
+}
+
 pub fn away(what: &str) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("{what} can't be reached at the moment."))
 }
@@ -184,11 +208,12 @@ pub fn broken() -> Problem {
 
 impl Problem {
     fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), errors: FieldErrors::default(), retry_after: None }
+        let (detail, errors) = (detail.into(), FieldErrors::default());
+        Self { status, kind: None, detail, errors, retry_after: None }
     }
 
     fn body(self) -> ProblemBody {
-        let (kind, title) = match self.status.as_u16() {
+        let (kind, title) = self.kind.unwrap_or_else(|| match self.status.as_u16() {
             400 => ("bad-input", "Bad input"),
             401 => ("not-signed-in", "Not signed in"),
             403 => ("not-allowed", "Not allowed"),
@@ -200,7 +225,7 @@ impl Problem {
             429 => ("too-many-tries", "Too many tries"),
             503 => ("unavailable", "A dependency is away"),
             _ => ("internal", "Internal error"),
-        };
+        });
         ProblemBody {
             kind: format!("urn:capconduit:problem:{kind}"),
             title: title.to_owned(),
@@ -343,7 +368,7 @@ fn describe(status: u16) -> &'static str {
         409 => "Conflict with what is there.",
         413 => "The body is too large.",
         415 => "The body isn't JSON.",
-        429 => "Too many tries.",
+        429 => "Too many: tries that failed, or open streams.",
         503 => "A dependency is away.",
         _ => "Something went wrong here.",
     }

@@ -1,6 +1,7 @@
 //! Commands to Asterisk: one method for each that we use.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -9,8 +10,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::model::{Bridge, Channel};
+use crate::telemetry::Metrics;
 
 /// Where Asterisk's ARI is, and who we are there.
 #[derive(Clone, Debug, Deserialize)]
@@ -28,6 +31,7 @@ pub struct AriSettings {
 pub struct AriClient {
     http: reqwest::Client,
     settings: AriSettings,
+    metrics: Arc<Metrics>,
     /// Asterisk serves each connection with a thread and closes those over its limit.
     lanes: Semaphore,
 }
@@ -73,7 +77,7 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 impl AriClient {
     /// # Errors
     /// When the HTTP client can't be set up.
-    pub fn new(settings: AriSettings) -> Result<Self, reqwest::Error> {
+    pub fn new(settings: AriSettings, metrics: Arc<Metrics>) -> Result<Self, reqwest::Error> {
         let http = reqwest::Client::builder()
             .http1_only()
             .no_proxy()
@@ -83,7 +87,7 @@ impl AriClient {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(LANES)
             .build()?;
-        Ok(Self { http, settings, lanes: Semaphore::new(LANES) })
+        Ok(Self { http, settings, metrics, lanes: Semaphore::new(LANES) })
     }
 
     pub fn settings(&self) -> &AriSettings {
@@ -204,6 +208,20 @@ impl AriClient {
         path: &str,
         body: Option<Value>,
     ) -> Result<reqwest::Response, AriError> {
+        let asked = Instant::now();
+        let answer = self.exchange(operation, method, path, body).await;
+        let failure = answer.as_ref().err().and_then(AriError::kind);
+        self.metrics.ari_asked(operation, asked.elapsed(), failure);
+        answer
+    }
+
+    async fn exchange(
+        &self,
+        operation: &'static str,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<reqwest::Response, AriError> {
         let _lane = self.lanes.acquire().await.expect("the semaphore is never closed");
         let url = format!("http://{}/ari/{path}", self.settings.address);
         let mut request = self
@@ -242,6 +260,16 @@ impl fmt::Debug for AriClient {
 // === impl AriError ===
 
 impl AriError {
+    /// What went wrong, in one word; that something is no more is no failure.
+    const fn kind(&self) -> Option<&'static str> {
+        match self {
+            Self::NotFound { .. } => None,
+            Self::Refused { .. } => Some("refused"),
+            Self::NotSent { .. } => Some("not_sent"),
+            Self::OutcomeUnknown { .. } => Some("no_answer"),
+        }
+    }
+
     /// Whether the command may have been carried out all the same.
     pub const fn is_outcome_unknown(&self) -> bool {
         matches!(self, Self::OutcomeUnknown { .. })

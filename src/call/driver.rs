@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
@@ -20,6 +21,7 @@ use crate::clock::{self, Timestamp};
 use crate::ids::CallId;
 use crate::journal::Journal;
 use crate::live::{Live, LiveCall, LiveClient, LiveState};
+use crate::telemetry::Metrics;
 
 /// An input and when it happened.
 pub type Stamped = (Timestamp, Input);
@@ -30,6 +32,7 @@ pub struct Parts {
     pub keeper: Arc<Keeper>,
     pub journal: Arc<Journal>,
     pub live: Arc<Live>,
+    pub metrics: Arc<Metrics>,
 }
 
 /// Inputs that wait for one call. A call that has more to say than this within
@@ -46,6 +49,10 @@ struct Driver {
     machine: Machine,
     hands: mpsc::UnboundedSender<Effect>,
     timers: Vec<(Instant, Timer)>,
+    /// When the call arrived; none once its fate is decided.
+    undecided_since: Option<Instant>,
+    /// The attempt whose client was last heard to ring.
+    rang: Option<u32>,
 }
 
 /// Leads a call from its arrival to its end.
@@ -61,7 +68,16 @@ pub async fn lead(parts: Arc<Parts>, machine: Machine, mut mailbox: mpsc::Receiv
         results: results_in,
     };
     let hands = tokio::spawn(hands.work(effects));
-    let mut driver = Driver { call, parts, machine, hands: hands_in, timers: Vec::new() };
+    let is_new = machine.record().attempts.is_empty();
+    let mut driver = Driver {
+        call,
+        parts,
+        undecided_since: is_new.then(Instant::now),
+        rang: ringing(&machine).map(|(attempt, _)| attempt),
+        machine,
+        hands: hands_in,
+        timers: Vec::new(),
+    };
     driver.take(clock::now(), Input::Started);
     while !driver.machine.is_closed() {
         let timer = driver.timers.iter().map(|(at, _)| *at).min();
@@ -83,6 +99,7 @@ pub async fn lead(parts: Arc<Parts>, machine: Machine, mut mailbox: mpsc::Receiv
         warn!(call.id = %call, "the end of a call was cut off");
     }
     parts.live.remove(call);
+    parts.metrics.call_ended(machine.record());
     if let Some(end) = &machine.record().end {
         info!(
             call.id = %call,
@@ -100,7 +117,26 @@ impl Driver {
     fn take(&mut self, at: Timestamp, input: Input) {
         debug!(call.id = %self.call, ?input, "input");
         for effect in self.machine.handle(at, input) {
+            self.note_decision(&effect);
             self.perform(at, effect);
+        }
+        self.note_ringing();
+    }
+
+    /// Tells how long the first decision took.
+    fn note_decision(&mut self, effect: &Effect) {
+        if matches!(effect, Effect::CreateLeg { .. } | Effect::HangUpCaller { .. })
+            && let Some(since) = self.undecided_since.take()
+        {
+            self.parts.metrics.decided(since.elapsed());
+        }
+    }
+
+    /// Tells once for each client how long it took to ring.
+    fn note_ringing(&mut self) {
+        let Some((attempt, after)) = ringing(&self.machine) else { return };
+        if self.rang.replace(attempt) != Some(attempt) {
+            self.parts.metrics.rang(after);
         }
     }
 
@@ -152,6 +188,12 @@ impl Driver {
             attempts: u32::try_from(record.attempts.len()).unwrap_or(u32::MAX),
         });
     }
+}
+
+/// The newest attempt, if its client rings or has rung, and how long after its hold.
+fn ringing(machine: &Machine) -> Option<(u32, TimeDelta)> {
+    let attempt = machine.record().attempts.last()?;
+    Some((attempt.position, attempt.ringing_at? - attempt.held_at))
 }
 
 struct Hands {

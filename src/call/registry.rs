@@ -24,6 +24,7 @@ use crate::ari::{Channel, ChannelId, ChannelState, Event, EventKind, LegId, Sign
 use crate::clock::{self, Timestamp};
 use crate::ids::CallId;
 use crate::routing::{self, Current, Decision};
+use crate::telemetry::Drift;
 
 /// What others ask of the registry.
 #[derive(Debug)]
@@ -118,6 +119,7 @@ impl Registry {
         match signal {
             Signal::Up => {
                 self.connected.store(true, Ordering::Release);
+                self.parts.metrics.ari_connected();
                 self.tell_all(&Input::Recheck);
                 self.audit();
             }
@@ -131,6 +133,7 @@ impl Registry {
     }
 
     fn on_event(&mut self, Event { at, kind }: Event) {
+        self.parts.metrics.ari_event(clock::now() - at);
         match kind {
             EventKind::StasisStart { channel } => match LegId::parse(channel.id.as_str()) {
                 Some(leg) => self.on_leg_entered(at, leg),
@@ -363,6 +366,7 @@ impl Registry {
             }
             if self.suspects.contains(channel.id.as_str()) {
                 warn!(channel.id = %channel.id, "a channel without a call is taken down");
+                self.parts.metrics.drifted(Drift::ChannelWithoutCall);
                 self.take_down_channel(channel.id.0.clone());
             }
             suspects.insert(channel.id.0.clone());
@@ -374,12 +378,14 @@ impl Registry {
             }
             if self.suspects.contains(&bridge) {
                 warn!(bridge.id = bridge, "a bridge without a call is taken down");
+                self.parts.metrics.drifted(Drift::BridgeWithoutCall);
                 self.take_down_bridge(bridge.clone());
             }
             suspects.insert(bridge);
         }
         self.suspects = suspects;
         for caller in strangers {
+            self.parts.metrics.drifted(Drift::CallerWithoutCall);
             self.on_caller(clock::now(), &caller);
         }
     }

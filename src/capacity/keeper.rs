@@ -356,9 +356,10 @@ impl Keeper {
 /// Whether what one ledger was told is unknown to the other.
 fn is_other(before: &Status, after: &Status) -> bool {
     match (before, after) {
-        (Status::Filling(before) | Status::Open(before), Status::Filling(after) | Status::Open(after)) => {
-            before != after
-        }
+        (
+            Status::Filling(before) | Status::Open(before),
+            Status::Filling(after) | Status::Open(after),
+        ) => before != after,
         // It was away, and may have missed anything.
         _ => true,
     }

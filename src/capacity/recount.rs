@@ -18,9 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::keeper::Keeper;
-use super::{
-    Answered, Book, Correction, HoldId, Holder, MOMENTS_KEPT, Scope, Slot, Status,
-};
+use super::{Answered, Book, Correction, HoldId, Holder, MOMENTS_KEPT, Scope, Slot, Status};
 use crate::clock::{self, Timestamp};
 use crate::ids::{CallId, CampaignId, LinkId};
 
@@ -76,6 +74,12 @@ pub struct RecountSettings {
     pub grace: Duration,
     /// How often the ledger is compared with the records.
     pub interval: Duration,
+}
+
+impl Default for RecountSettings {
+    fn default() -> Self {
+        Self { grace: GRACE, interval: Duration::from_secs(15 * 60) }
+    }
 }
 
 /// The other instances look at the ledger four times as often.
@@ -195,7 +199,11 @@ impl Difference {
     fn of(correction: &Correction) -> Option<Self> {
         let slots = || correction.slots.iter().map(|(_, calls)| *calls);
         // A call in a wrong window counts as well, though the total is right.
-        let calls = if correction.total == 0 { slots().find(|calls| *calls != 0)? } else { correction.total };
+        let calls = if correction.total == 0 {
+            slots().find(|calls| *calls != 0)?
+        } else {
+            correction.total
+        };
         Some(Self { scope: correction.scope, calls })
     }
 }

@@ -181,8 +181,7 @@ impl Ledger for RedisLedger {
         let mut holders = Vec::new();
         for some in ids.chunks(BATCH) {
             let names: Vec<_> = some.iter().map(|id| wire::hold_name(&session, id)).collect();
-            let holds: Vec<Option<String>> =
-                self.within_patience(connection.mget(names)).await?;
+            let holds: Vec<Option<String>> = self.within_patience(connection.mget(names)).await?;
             for (id, hold) in some.iter().zip(holds) {
                 if let Some(hold) = hold {
                     holders.extend(wire::read_holder(id, &hold)?);

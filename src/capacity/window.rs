@@ -63,9 +63,7 @@ pub struct Windows {
 }
 
 /// A quarter of an hour, counted from 1970: no window of any zone begins within one.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Slot(pub i32);
 
 impl Slot {

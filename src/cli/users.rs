@@ -9,7 +9,7 @@ use sea_orm::{ActiveModelTrait, DatabaseConnection, DbErr, SqlErr};
 use crate::api::password;
 use crate::config::{Config, ConfigError};
 use crate::store::users;
-use crate::{clock, db};
+use crate::{clock, db, embedded};
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
@@ -154,10 +154,14 @@ impl Place {
         let url = match &self.data {
             Some(folder) => {
                 let file = folder.join("capconduit.db");
-                if !file.exists() {
+                let settings = embedded::settings_file(folder);
+                if file.exists() {
+                    format!("sqlite://{}", file.display())
+                } else if settings.exists() {
+                    Config::database_url(Some(&settings))?
+                } else {
                     return Err(Refusal::NoDatabase(folder.clone()));
                 }
-                format!("sqlite://{}", file.display())
             }
             None => Config::database_url(self.config.as_deref())?,
         };

@@ -11,6 +11,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
 use super::{Options, session};
+use crate::embedded::Profile;
 
 /// The service, there or being started.
 pub struct Service {
@@ -119,6 +120,14 @@ impl Own {
     fn start(options: &Options) -> io::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg("run")
+            .arg("--profile")
+            .arg(match options.profile {
+                Profile::Embedded => "embedded",
+                Profile::Production => "production",
+            })
+            .args(options.config.iter().flat_map(|file| ["--config".as_ref(), file.as_os_str()]))
+            .args(["--database-port", &options.database_port.to_string()])
+            .args(["--redis-port", &options.redis_port.to_string()])
             .arg("--data")
             .arg(&options.data)
             .args(["--http-port", &options.http_port.to_string()])

@@ -1,4 +1,4 @@
-//! The Asterisk of the embedded profile: configured, started, watched, stopped.
+//! The Asterisk of `capconduit run`: configured, started, watched, stopped.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::Options;
+use super::realtime::Realtime;
 
 /// A running Asterisk.
 pub struct Asterisk {
@@ -28,6 +29,15 @@ enum Process {
     Started(Child),
     /// Left by an earlier run that was killed: its calls are still up.
     Adopted(Leftover),
+}
+
+/// Where an Asterisk is to live, and what it is to know.
+#[derive(Clone, Copy)]
+pub struct Site<'a> {
+    pub options: &'a Options,
+    pub data: &'a Path,
+    pub password: &'a str,
+    pub realtime: &'a Realtime,
 }
 
 /// An Asterisk that an earlier run left behind in this data folder.
@@ -91,12 +101,8 @@ impl Asterisk {
     ///
     /// # Errors
     /// One sentence that says what is missing.
-    pub fn start(
-        options: &Options,
-        data: &Path,
-        password: &str,
-        leftover: Option<Leftover>,
-    ) -> Result<Self, AsteriskError> {
+    pub fn start(site: &Site<'_>, leftover: Option<Leftover>) -> Result<Self, AsteriskError> {
+        let Site { options, data, .. } = *site;
         let program = options.tools.join("bin/asterisk");
         let not_fetched = |_| AsteriskError::NotFetched(options.tools.clone());
         let program = program.canonicalize().map_err(not_fetched)?;
@@ -110,7 +116,7 @@ impl Asterisk {
             info!("the Asterisk of an earlier run is taken up");
             return Ok(Self { process: Process::Adopted(leftover), launch, ready: true });
         }
-        write_configuration(&configuration(options, data, password)?, data, &launch.home)?;
+        write_configuration(&configuration(site)?, data, &launch.home)?;
         let process = Process::Started(launch.start()?);
         Ok(Self { process, launch, ready: false })
     }
@@ -214,8 +220,8 @@ impl Leftover {
     }
 
     /// Whether it runs as these options would have it run.
-    pub fn fits(&self, options: &Options, data: &Path, password: &str) -> bool {
-        let Ok(files) = configuration(options, data, password) else { return false };
+    pub fn fits(&self, site: &Site<'_>) -> bool {
+        let Ok(files) = configuration(site) else { return false };
         let etc = self.home.join("etc");
         files.iter().all(|(name, text)| {
             fs::read_to_string(etc.join(name)).is_ok_and(|present| present == *text)
@@ -305,13 +311,10 @@ pub fn home(data: &Path) -> Result<PathBuf, AsteriskError> {
 }
 
 /// The templates, filled in: file names and what is in them.
-fn configuration(
-    options: &Options,
-    data: &Path,
-    password: &str,
-) -> Result<Vec<(OsString, String)>, AsteriskError> {
+fn configuration(site: &Site<'_>) -> Result<Vec<(OsString, String)>, AsteriskError> {
+    let Site { options, data, password, realtime } = *site;
     let (modules, library) = folders(&options.tools)?;
-    let values = [
+    let mut values = vec![
         ("@HOME_DIR@", home(data)?.display().to_string()),
         ("@MODULE_DIR@", modules.display().to_string()),
         ("@LIBRARY_DIR@", library.display().to_string()),
@@ -320,17 +323,18 @@ fn configuration(
         ("@SIP_BIND@", format!("{}:{}", options.sip_address, options.sip_port)),
         ("@CARRIER_MATCH@", "127.0.0.0/8".to_owned()),
         ("@CARRIERS_FILE@", data.join("carriers.conf").display().to_string()),
-        ("@DATABASE_FILE@", data.join("capconduit.db").display().to_string()),
         ("@STASIS_APP@", APPLICATION.to_owned()),
         ("@PATIENCE_SECONDS@", options.patience_seconds.to_string()),
         ("@RTP_START@", options.rtp_ports.from.to_string()),
         ("@RTP_END@", options.rtp_ports.to.to_string()),
     ];
+    values.extend(realtime.values());
     let folder = &options.asterisk_conf;
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(|_| AsteriskError::NoTemplates(folder.clone()))? {
         let path = entry.map_err(failed(folder))?.path();
-        if path.extension().is_none_or(|extension| extension != "conf") {
+        let is_ours = path.file_name().is_none_or(|name| name != realtime.file_of_other());
+        if path.extension().is_none_or(|extension| extension != "conf") || !is_ours {
             continue;
         }
         let mut text = fs::read_to_string(&path).map_err(failed(&path))?;

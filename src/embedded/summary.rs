@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::path::Path;
 
-use super::Options;
+use super::{Options, Profile};
 
 /// Says where everything is, and how to make the first call.
 pub fn print(options: &Options, data: &Path, first_password: Option<&str>) {
@@ -48,8 +48,15 @@ pub fn print(options: &Options, data: &Path, first_password: Option<&str>) {
 fn demo(options: &Options) -> String {
     let mut command = "make demo".to_owned();
     let data = options.data.display().to_string();
+    if options.profile == Profile::Production {
+        command += " PROFILE=production";
+    }
+    let data_by_default = match options.profile {
+        Profile::Embedded => ".run",
+        Profile::Production => ".run-production",
+    };
     for (name, value, default) in [
-        ("DATA", data, ".run"),
+        ("DATA", data, data_by_default),
         ("HTTP_PORT", options.http_port.to_string(), "8080"),
         ("SIP_PORT", options.sip_port.to_string(), "5060"),
     ] {

@@ -7,27 +7,32 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sea_orm::DatabaseConnection;
+use sea_orm::{DatabaseConnection, DbErr};
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::Written;
 use super::spool::Spool;
 use crate::call::CallRecord;
 use crate::store::records;
+use crate::telemetry::Metrics;
 
 /// Records per transaction: well below both databases' limits on bound values.
 const BATCH: usize = 200;
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MOST: Duration = Duration::from_secs(5);
 
+/// What a writer works with.
+pub struct Writer {
+    pub db: DatabaseConnection,
+    pub spool: Arc<Spool>,
+    pub written: Written,
+    pub metrics: Arc<Metrics>,
+}
+
 /// Runs until the queue is closed and everything is written.
-pub async fn run(
-    db: DatabaseConnection,
-    mut queue: UnboundedReceiver<Arc<CallRecord>>,
-    spool: Arc<Spool>,
-    written: Written,
-) {
+pub async fn run(writer: Writer, mut queue: UnboundedReceiver<Arc<CallRecord>>) {
     let mut waiting: Vec<Arc<CallRecord>> = Vec::new();
     let mut backoff = BACKOFF_FIRST;
     let mut open = true;
@@ -41,7 +46,7 @@ pub async fn run(
             }
         }
         let had_to_wait = !waiting.is_empty();
-        waiting.extend(write(&db, &spool, batch, &written).await);
+        waiting.extend(writer.write(batch).await);
         if waiting.is_empty() {
             backoff = BACKOFF_FIRST;
             if had_to_wait {
@@ -51,39 +56,40 @@ pub async fn run(
     }
 }
 
-/// Writes what can be written now; what can't comes back.
-async fn write(
-    db: &DatabaseConnection,
-    spool: &Spool,
-    batch: Vec<Arc<CallRecord>>,
-    written: &Written,
-) -> Vec<Arc<CallRecord>> {
-    let Err(cause) = records::insert(db, &batch).await else {
-        for record in &batch {
-            spool.forget(record.call);
+impl Writer {
+    /// Writes what can be written now; what can't comes back.
+    async fn write(&self, batch: Vec<Arc<CallRecord>>) -> Vec<Arc<CallRecord>> {
+        let Err(cause) = self.insert(&batch).await else { return Vec::new() };
+        error!(error = %cause, records = batch.len(), "records wait for the database");
+        if batch.len() == 1 || self.db.ping().await.is_err() {
+            return batch;
         }
-        written(&batch.iter().map(|record| record.call).collect());
-        return Vec::new();
-    };
-    error!(error = %cause, records = batch.len(), "records wait for the database");
-    if batch.len() == 1 || db.ping().await.is_err() {
-        return batch;
-    }
-    // The database is there: it may be a single one that it won't take.
-    let mut refused = Vec::new();
-    for record in batch {
-        match records::insert(db, std::slice::from_ref(&record)).await {
-            Ok(()) => {
-                spool.forget(record.call);
-                written(&[record.call].into());
-            }
-            Err(cause) => {
+        // The database is there: it may be a single one that it won't take.
+        let mut refused = Vec::new();
+        for record in batch {
+            if let Err(cause) = self.insert(std::slice::from_ref(&record)).await {
                 error!(call.id = %record.call, error = %cause, "the database refuses a record");
                 refused.push(record);
             }
         }
+        refused
     }
-    refused
+
+    /// Writes all of these, or none.
+    async fn insert(&self, batch: &[Arc<CallRecord>]) -> Result<(), DbErr> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let inserted = records::insert(&self.db, batch).await;
+        self.metrics.journal_wrote(began.elapsed(), inserted.is_ok());
+        inserted?;
+        for record in batch {
+            self.spool.forget(record.call);
+        }
+        (self.written)(&batch.iter().map(|record| record.call).collect());
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -123,7 +129,13 @@ mod tests {
             spool.append(&record).unwrap();
             queue_in.send(record).unwrap();
         }
-        let writer = tokio::spawn(run(db.clone(), queue, spool.clone(), Box::new(|_| {})));
+        let writer = Writer {
+            db: db.clone(),
+            spool: spool.clone(),
+            written: Box::new(|_| {}),
+            metrics: Arc::default(),
+        };
+        let writer = tokio::spawn(run(writer, queue));
         let written = async {
             while spool.depth() > 1 {
                 tokio::task::yield_now().await;

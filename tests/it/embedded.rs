@@ -1,4 +1,4 @@
-//! `make run`: how it begins and ends, whatever is in the way.
+//! `make run`: how it begins and ends, whatever is in the way, in both profiles.
 
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::support::ports::Ports;
@@ -19,6 +20,9 @@ struct Place {
     http_port: u16,
     sip_port: u16,
     ari_port: u16,
+    database_port: u16,
+    redis_port: u16,
+    profile: &'static str,
     folder: TempDir,
 }
 
@@ -26,11 +30,18 @@ struct Place {
 
 impl Place {
     fn find() -> Self {
+        Self::find_for("embedded")
+    }
+
+    fn find_for(profile: &'static str) -> Self {
         let ports = Ports::claim();
         Self {
             http_port: ports.single(),
             sip_port: ports.single(),
             ari_port: ports.single(),
+            database_port: ports.single(),
+            redis_port: ports.single(),
+            profile,
             ports,
             folder: tempfile::Builder::new().prefix("cc-").tempdir().unwrap(),
         }
@@ -45,10 +56,13 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_capconduit"));
         command
             .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .args(["run", "--rtp-ports", &format!("{rtp_from}-{rtp_to}")])
+            .args(["run", "--profile", self.profile])
+            .args(["--rtp-ports", &format!("{rtp_from}-{rtp_to}")])
             .args(["--http-port", &self.http_port.to_string()])
             .args(["--sip-port", &self.sip_port.to_string()])
             .args(["--ari-port", &self.ari_port.to_string()])
+            .args(["--database-port", &self.database_port.to_string()])
+            .args(["--redis-port", &self.redis_port.to_string()])
             .arg("--tools")
             .arg(tools());
         command
@@ -65,15 +79,16 @@ impl Place {
         eventually(&what, seconds(2), async || {
             TcpListener::bind(("127.0.0.1", self.http_port)).ok()?;
             TcpListener::bind(("127.0.0.1", self.ari_port)).ok()?;
+            TcpListener::bind(("127.0.0.1", self.database_port)).ok()?;
+            TcpListener::bind(("127.0.0.1", self.redis_port)).ok()?;
             UdpSocket::bind(("127.0.0.1", self.sip_port)).ok()
         })
         .await;
-        let conf = self.data().join("asterisk/etc/asterisk.conf").display().to_string();
-        eventually("no Asterisk runs on the folder", seconds(2), async || {
-            let commands = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
-                std::fs::read_to_string(entry.unwrap().path().join("cmdline")).ok()
-            });
-            (!commands.into_iter().any(|command| command.contains(&conf))).then_some(())
+        eventually("nothing runs in the folder", seconds(2), async || {
+            let mut folders = std::fs::read_dir("/proc")
+                .unwrap()
+                .filter_map(|entry| std::fs::read_link(entry.unwrap().path().join("cwd")).ok());
+            (!folders.any(|folder| folder.starts_with(self.data()))).then_some(())
         })
         .await;
     }
@@ -88,8 +103,50 @@ fn refusal(output: Output) -> String {
 
 #[tokio::test]
 async fn whenever_it_is_interrupted_nothing_is_left_running() {
+    interrupt(&Place::find(), [200, 400, 600, 800, 1000, 2000].map(ms)).await;
+}
+
+#[tokio::test]
+async fn nor_are_its_servers_in_the_production_profile() {
+    // The first starts make PostgreSQL's folder, or don't get so far.
+    let place = Place::find_for("production");
+    interrupt(&place, [100, 300, 500, 1000, 3000, 200, 600, 1500].map(ms)).await;
+}
+
+#[tokio::test]
+async fn interrupted_twice_it_ends_at_once() {
+    for profile in ["embedded", "production"] {
+        let place = Place::find_for(profile);
+        let process = place.start();
+        eventually("it is ready", seconds(30), async || {
+            process.output().contains("is ready").then_some(())
+        })
+        .await;
+        let mut process = process;
+        process.signal(Signal::INT);
+        let status = process.interrupt().expect("it ends as asked");
+        // It may have ended in order before the second one came.
+        assert!(matches!(status.code(), Some(0 | 130)), "{status}: {}", process.output());
+        place.assert_nothing_is_left(ms(0)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_closed_terminal_ends_it_in_order() {
     let place = Place::find();
-    for when in [200, 400, 600, 800, 1000, 2000].map(ms) {
+    let mut process = place.start();
+    eventually("it is ready", seconds(30), async || {
+        process.output().contains("is ready").then_some(())
+    })
+    .await;
+    let status = process.end_with(Signal::HUP).expect("it ends as asked");
+    assert!(status.success(), "{status}: {}", process.output());
+    assert!(process.output().contains("Stopped."));
+    place.assert_nothing_is_left(ms(0)).await;
+}
+
+async fn interrupt<const N: usize>(place: &Place, moments: [Duration; N]) {
+    for when in moments {
         let mut process = place.start();
         tokio::time::sleep(when).await;
         let status = process.interrupt().expect("it ends as asked");
@@ -130,6 +187,11 @@ fn a_port_in_use_or_a_folder_that_cannot_work_is_named_before_anything_starts() 
     let folder = place.folder.path().join("x".repeat(90));
     let said = refusal(place.run().arg("--data").arg(folder).output().unwrap());
     assert!(said.contains("81 bytes at most"), "{said}");
+    std::fs::create_dir_all(place.data()).unwrap();
+    std::fs::write(place.data().join("profile"), "production\n").unwrap();
+    let said = refusal(place.run().arg("--data").arg(place.data()).output().unwrap());
+    assert!(said.contains("holds the data of the production profile"), "{said}");
+    std::fs::remove_file(place.data().join("profile")).unwrap();
     let mut elsewhere = place.run();
     elsewhere.arg("--data").arg(place.data()).args(["--sip-address", "192.0.2.1"]);
     let said = refusal(elsewhere.output().unwrap());

@@ -12,4 +12,5 @@ mod documented;
 mod embedded;
 mod generated;
 mod postgres;
+mod production;
 mod support;

@@ -1,12 +1,12 @@
 use std::sync::atomic::Ordering;
 
 use capconduit::clock;
-use capconduit::ids::SellerId;
-use capconduit::live::{LiveCall, LiveState};
+use capconduit::ids::{CampaignId, ClientId, LinkId, SellerId};
+use capconduit::live::{LiveCall, LiveClient, LiveState};
 
-use crate::support::api::TestApi;
+use crate::support::api::{Person, TestApi};
 
-fn call(seller: i64) -> LiveCall {
+pub fn call(seller: i64) -> LiveCall {
     LiveCall {
         call: clock::new_call_id(),
         state: LiveState::Ringing,
@@ -22,6 +22,15 @@ fn call(seller: i64) -> LiveCall {
     }
 }
 
+pub fn client(id: i64) -> LiveClient {
+    LiveClient {
+        link: LinkId(id),
+        id: ClientId(id),
+        name: format!("Client {id}"),
+        identifier: format!("client-{id}"),
+    }
+}
+
 #[tokio::test]
 async fn sellers_see_their_own_live_calls_and_staff_see_all() {
     let api = TestApi::start().await;
@@ -34,6 +43,33 @@ async fn sellers_see_their_own_live_calls_and_staff_see_all() {
     assert_eq!(seen["items"][0]["callId"], of_joe.call.to_string());
     assert_eq!(seen["items"][0]["state"], "ringing");
     assert_eq!(staff.get("/api/admin/live").await.expect(200)["total"], 2);
+}
+
+#[tokio::test]
+async fn live_calls_are_filtered_by_seller_campaign_and_client() {
+    let api = TestApi::start().await;
+    let (joe, staff) = (api.seller("joe").await, api.staff().await);
+    api.backend.live.put(call(joe.id));
+    api.backend.live.put(LiveCall { client: Some(client(3)), ..call(joe.id) });
+    let campaign = Some((CampaignId(5), "Solar".to_owned()));
+    api.backend.live.put(LiveCall { campaign, ..call(joe.id + 1) });
+    for (filter, of_all, of_joe) in
+        [("", 3, 2), ("client_id=3", 1, 1), ("campaign_id=5", 1, 0), ("client_id=5", 0, 0)]
+    {
+        let total = async |who: &Person, side: &str| {
+            let path = format!("/api/{side}/live?{filter}");
+            who.get(&path).await.expect(200)["total"].as_u64().unwrap()
+        };
+        assert_eq!(total(&staff, "admin").await, of_all, "{filter}");
+        assert_eq!(total(&joe, "seller").await, of_joe, "{filter}");
+    }
+    let of_joe = staff.get(&format!("/api/admin/live?user_id={}", joe.id)).await.expect(200);
+    assert_eq!(of_joe["total"], 2);
+    let bad = "user_id=x&campaign_id=0&client_id=";
+    for path in ["/api/admin/live", "/api/admin/live/events"] {
+        let refused = staff.get(&format!("{path}?{bad}")).await;
+        assert_eq!(refused.refused_fields(400), ["campaign_id", "client_id", "user_id"]);
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod caps;
 mod clients;
 mod dids;
 mod documents;
+mod follow;
 mod input;
 mod internal;
 mod live;

@@ -46,6 +46,7 @@ DELETE /api/admin/clients/{id}                         401    403    403     204
 GET    /api/admin/logs                                 401    403    403     200   200   401      401     401
 GET    /api/admin/logs/{id}                            401    403    403     200   200   401      401     401
 GET    /api/admin/live                                 401    403    403     200   200   401      401     401
+GET    /api/admin/live/events                          401    403    403     200   200   401      401     401
 DELETE /api/admin/live/{callId}                        401    403    403     204   204   401      401     401
 GET    /api/admin/audit                                401    403    403     403   200   401      401     401
 POST   /api/admin/routing/simulate                     401    403    403     200   200   401      401     401
@@ -68,10 +69,12 @@ DELETE /api/seller/campaigns/{id}/clients/{settingId}  401    204    404     403
 GET    /api/seller/logs                                401    200    200     403   403   401      401     401
 GET    /api/seller/logs/{id}                           401    200    404     403   403   401      401     401
 GET    /api/seller/live                                401    200    200     403   403   401      401     401
+GET    /api/seller/live/events                         401    200    200     403   403   401      401     401
 POST   /api/seller/routing/simulate                    401    200    404     403   403   401      401     401
 
 GET    /api/internal/route_info                        401    401    401     401   401   401      401     404
 POST   /api/internal/log_call                          401    401    401     401   401   401      401     201
+POST   /api/internal/caps/verify                       401    401    401     401   401   401      401     200
 ";
 
 /// What a request to this operation sends, where it sends something.
@@ -98,6 +101,7 @@ fn body(operation: &str, things: &Things, asker: &Person) -> Option<Value> {
             "incomingDidNumber": things.did_number, "timestampStart": "2026-11-22T10:00:00Z",
             "callStatus": "BUSY", "asteriskUniqueid": fresh,
         }),
+        "POST /api/internal/caps/verify" => json!({}),
         "POST /api/seller/dids" => json!({"number": things.number}),
         "PUT /api/seller/dids/{id}" => json!({"description": "Another description"}),
         "POST /api/seller/campaigns" => campaign(fresh),

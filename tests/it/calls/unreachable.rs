@@ -1,6 +1,6 @@
 //! 3. Clients who aren't there.
 
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, DbBackend};
 use serde_json::json;
 
 use crate::support::callers::call;
@@ -44,11 +44,13 @@ async fn a_client_whose_endpoint_is_unknown_is_passed_over_at_once() {
     let (campaign, second) = with_second_choice(&service).await;
     let (client, endpoint) = service.qualified_client("sip:nobody@127.0.0.1:9", 0).await;
     campaign.link(client, json!({"forwardingPriority": 1})).await;
-    let url = format!("sqlite://{}", service.data().join("capconduit.db").display());
-    let db = capconduit::db::connect(&url).await.unwrap();
+    let db = capconduit::db::connect(&service.database_url()).await.unwrap();
     // Behind the back of the API, and of the database's own rules.
-    let removal =
-        format!("PRAGMA foreign_keys = OFF; DELETE FROM pjsip_endpoints WHERE id = '{endpoint}'");
+    let without_rules = match db.get_database_backend() {
+        DbBackend::Postgres => "SET session_replication_role = replica",
+        _ => "PRAGMA foreign_keys = OFF",
+    };
+    let removal = format!("{without_rules}; DELETE FROM pjsip_endpoints WHERE id = '{endpoint}'");
     db.execute_unprepared(&removal).await.unwrap();
     db.close().await.unwrap();
 

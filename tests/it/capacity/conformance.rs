@@ -247,8 +247,7 @@ async fn holders_and_books_say_what_is_in_use(tried: &Tried) {
     let mut holders = tried.ledger.holders().await.unwrap();
     holders.sort_by_key(|holder| holder.hold);
     let said: Vec<_> = holders.iter().map(|h| (h.hold, h.live, h.settled)).collect();
-    let expected =
-        [(hold(1, 1), true, false), (hold(2, 1), true, true), (hold(3, 1), false, true)];
+    let expected = [(hold(1, 1), true, false), (hold(2, 1), true, true), (hold(3, 1), false, true)];
     assert_eq!(said, expected);
     let slot = Slot::of(noon().moment());
     assert!(holders.iter().all(|h| h.scopes == [Scope::link(LinkId(1))]));

@@ -3,6 +3,7 @@
 mod conformance;
 mod model;
 mod naive;
+mod outage;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

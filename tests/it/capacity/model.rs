@@ -37,14 +37,27 @@ struct Caps {
 #[derive(Clone, Debug)]
 enum Step {
     Configure(Settings),
-    Reserve { call: u128, attempt: u32, links: Vec<i64>, turn: u8 },
-    Advance { call: u128, attempt: u32, stage: Stage },
+    Reserve {
+        call: u128,
+        attempt: u32,
+        links: Vec<i64>,
+        turn: u8,
+    },
+    Advance {
+        call: u128,
+        attempt: u32,
+        stage: Stage,
+    },
     /// The same again: its answer was lost.
     Repeat,
     /// Time goes on, or the clock is set.
-    Clock { seconds: i64 },
+    Clock {
+        seconds: i64,
+    },
     /// An instance is gone, and its holds aren't renewed.
-    Silence { minutes: u64 },
+    Silence {
+        minutes: u64,
+    },
 }
 
 /// Moments around which something ends or begins.
@@ -70,7 +83,11 @@ const ZONES: [Tz; 5] = [
 fn caps() -> impl Strategy<Value = Caps> {
     let limit = || prop_oneof![3 => Just(None), 2 => (0_u32..6).prop_map(Some)];
     let zone = proptest::sample::select(ZONES.to_vec());
-    (prop_oneof![Just(None), (1_u32..5).prop_map(Some)], [limit(), limit(), limit(), limit(), limit()], zone)
+    (
+        prop_oneof![Just(None), (1_u32..5).prop_map(Some)],
+        [limit(), limit(), limit(), limit(), limit()],
+        zone,
+    )
         .prop_map(|(concurrency, volume, zone)| Caps { concurrency, volume, zone })
 }
 
@@ -90,7 +107,8 @@ fn step() -> impl Strategy<Value = Step> {
         Stage::Returned,
         Stage::Recorded,
     ]);
-    let seconds = prop_oneof![6 => 0_i64..40, 2 => -60_i64..0, 1 => 600_i64..7_200, 1 => 80_000_i64..90_000];
+    let seconds =
+        prop_oneof![6 => 0_i64..40, 2 => -60_i64..0, 1 => 600_i64..7_200, 1 => 80_000_i64..90_000];
     prop_oneof![
         8 => (0_u128..8, 1_u32..3, links, 0_u8..3)
             .prop_map(|(call, attempt, links, turn)| Step::Reserve { call, attempt, links, turn }),
@@ -155,8 +173,7 @@ impl Trial<'_> {
                 self.naive.let_go();
             }
             Step::Reserve { call, attempt, links, turn } => {
-                let candidates =
-                    links.iter().map(|link| self.candidate(*link)).collect();
+                let candidates = links.iter().map(|link| self.candidate(*link)).collect();
                 let hold = self.hold(call, attempt);
                 let campaign = CampaignId(self.run);
                 let turn = match turn {
@@ -210,7 +227,11 @@ impl Trial<'_> {
     }
 
     /// What was granted anew is within every cap that it counts in.
-    fn check_promise(&self, request: &Request, granted: Option<LinkId>) -> Result<(), TestCaseError> {
+    fn check_promise(
+        &self,
+        request: &Request,
+        granted: Option<LinkId>,
+    ) -> Result<(), TestCaseError> {
         let candidate = request.candidates.iter().find(|c| Some(c.link) == granted);
         for claim in candidate.into_iter().flat_map(|candidate| &candidate.claims) {
             let usage = self.naive.usage(claim.scope, &claim.windows);

@@ -1,7 +1,7 @@
 //! The ledger as anyone would write it down: lists, and counting them out each time.
 
 use capconduit::capacity::{
-    Cap, Candidate, HoldId, Refusal, Request, Scope, Stage, Standing, Turn, Usage, Verdict,
+    Candidate, Cap, HoldId, Refusal, Request, Scope, Stage, Standing, Turn, Usage, Verdict,
     WindowKind, Windows,
 };
 use capconduit::clock::Timestamp;
@@ -178,9 +178,8 @@ impl Naive {
         Usage {
             live: count(self.holds.iter().filter(of_scope).filter(|hold| hold.live).count()),
             used: WindowKind::ALL.map(|kind| {
-                let inside = |moment: Timestamp| {
-                    kind == WindowKind::Total || moment >= windows.start(kind)
-                };
+                let inside =
+                    |moment: Timestamp| kind == WindowKind::Total || moment >= windows.start(kind);
                 count(self.used.iter().filter(|(s, at)| *s == scope && inside(*at)).count())
             }),
             held: WindowKind::ALL.map(|kind| {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use capconduit::api::{self, Backend, SessionSettings, Switch};
+use capconduit::api::{self, Backend, SessionSettings, StreamSettings, Streams, Switch};
 use capconduit::capacity::{Keeper, Leases, MemoryLedger};
 use capconduit::clock;
 use capconduit::ids::CallId;
@@ -16,8 +16,11 @@ use sea_orm::{ActiveModelTrait, Set};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::database::TestDatabase;
+use super::events::Events;
 
 pub const INTERNAL_TOKEN: &str = "the token of the dialplan";
 pub const PASSWORD: &str = "correct horse battery";
@@ -27,6 +30,9 @@ pub struct TestApi {
     pub backend: Arc<Backend>,
     pub switch: Arc<FakeSwitch>,
     pub base: String,
+    /// Ends the API.
+    pub stop: CancellationToken,
+    pub served: Option<JoinHandle<()>>,
     _database: TestDatabase,
 }
 
@@ -74,23 +80,32 @@ impl Switch for FakeSwitch {
 
 impl TestApi {
     pub async fn start() -> Self {
+        Self::with_streams(StreamSettings::default()).await
+    }
+
+    /// The same, with streams of live calls that are led like this.
+    pub async fn with_streams(settings: StreamSettings) -> Self {
         let database = TestDatabase::create().await;
         let switch = Arc::new(FakeSwitch::default());
-        let keeper =
-            Keeper::new(Arc::new(MemoryLedger::default()), "", &Leases::default());
+        let keeper = Keeper::new(Arc::new(MemoryLedger::default()), "", &Leases::default());
         let backend = Backend::new(
             database.connection.clone(),
             Arc::new(Current::default()),
             Arc::new(keeper),
-            Arc::new(Live::default()),
+            Arc::new(Live::new(7)),
             switch.clone(),
             SessionSettings::default(),
         );
-        let backend = Arc::new(backend.with_internal_token(INTERNAL_TOKEN));
+        let stop = CancellationToken::new();
+        let backend = backend
+            .with_internal_token(INTERNAL_TOKEN)
+            .with_streams(Streams::new(settings, stop.clone()));
+        let backend = Arc::new(backend);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(api::serve(listener, api::routes(backend.clone()), std::future::pending()));
-        Self { backend, switch, base, _database: database }
+        let routes = api::routes(backend.clone());
+        let served = tokio::spawn(api::serve(listener, routes, stop.clone()));
+        Self { backend, switch, base, stop, served: Some(served), _database: database }
     }
 
     pub fn nobody(&self) -> Person {
@@ -180,6 +195,11 @@ impl Person {
 
     pub async fn get(&self, path: &str) -> Answer {
         self.send(self.request(Method::GET, path)).await
+    }
+
+    /// Follows live calls.
+    pub async fn follow(&self, path: &str) -> Events {
+        Events::open(self.request(Method::GET, path)).await
     }
 
     pub async fn delete(&self, path: &str) -> Answer {

@@ -17,7 +17,10 @@ pub struct Postgres {
 impl Postgres {
     /// Starts a server with an empty database.
     pub fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self::start_in(tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    pub fn start_in(folder: TempDir) -> Self {
         let data = folder.path().join("data");
         let initialised = as_ordinary_user("initdb")
             .args(["--username=capconduit", "--auth=trust", "--no-sync", "--encoding=UTF8", "-D"])

@@ -52,12 +52,16 @@ impl Process {
         self.end_with(Signal::INT)
     }
 
-    fn end_with(&mut self, signal: Signal) -> Option<ExitStatus> {
+    /// Tells it something, if it still runs.
+    pub fn signal(&mut self, signal: Signal) -> bool {
+        self.exited().is_none() && kill_process(Pid::from_child(&self.child), signal).is_ok()
+    }
+
+    pub fn end_with(&mut self, signal: Signal) -> Option<ExitStatus> {
         if let Some(status) = self.exited() {
             return Some(status);
         }
-        let pid = Pid::from_child(&self.child);
-        if kill_process(pid, signal).is_ok() {
+        if self.signal(signal) {
             let started = Instant::now();
             while started.elapsed() < GRACE {
                 if let Some(status) = self.exited() {

@@ -94,6 +94,37 @@ impl Redis {
         self.start_again();
     }
 
+    /// What a replica has that gets no further.
+    pub fn copy(&self) -> TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        let copied = Command::new("cp")
+            .arg("-r")
+            .arg(self.folder.path().join("appendonlydir"))
+            .arg(copy.path())
+            .status()
+            .unwrap();
+        assert!(copied.success(), "{copied}");
+        copy
+    }
+
+    /// Starts it on the same port with the data of a replica that was behind.
+    pub fn start_from(&mut self, copy: &TempDir) {
+        let data = self.folder.path().join("appendonlydir");
+        fs::remove_dir_all(&data).unwrap();
+        fs::rename(copy.path().join("appendonlydir"), &data).unwrap();
+        self.start_again();
+    }
+
+    /// Everything in it is deleted, while it runs.
+    pub fn flush(&self) {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap();
+        stream.set_read_timeout(Some(ANSWER_WITHIN)).unwrap();
+        stream.write_all(b"FLUSHALL\r\n").unwrap();
+        let mut answer = [0; 5];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"+OK\r\n");
+    }
+
     /// Connections stay, and nothing is answered.
     pub fn hang(&self) {
         self.signal(Signal::STOP);

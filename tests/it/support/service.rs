@@ -12,8 +12,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::metrics::Metrics;
 use super::ports::Ports;
 use super::process::{Process, print_tail};
+use super::production::{self, Production};
 use super::seller::{Campaign, Seller, count};
 use super::wait::{eventually, seconds};
 use super::web::Web;
@@ -28,9 +30,23 @@ pub struct Service {
     pub http_port: u16,
     pub sip_port: u16,
     ari_port: u16,
+    ground: Ground,
+    pub metrics_port: u16,
     /// Templates of Asterisk's configuration.
     pub asterisk_conf: PathBuf,
     folder: TempDir,
+}
+
+/// What a service stands on.
+enum Ground {
+    Embedded,
+    /// A database and a Redis that the settings name, made at the first start.
+    Production(Option<Box<Production>>),
+    /// Servers that it starts itself.
+    Private {
+        database_port: u16,
+        redis_port: u16,
+    },
 }
 
 /// How long a caller hears ringing while the service is away.
@@ -56,10 +72,20 @@ impl Service {
             http_port: ports.single(),
             sip_port: ports.single(),
             ari_port: ports.single(),
+            ground: Ground::wanted(),
+            metrics_port: ports.single(),
             ports,
             asterisk_conf: Path::new(env!("CARGO_MANIFEST_DIR")).join("asterisk-conf"),
             folder: tempfile::Builder::new().prefix("cc-").tempdir().unwrap(),
         }
+    }
+
+    /// One that isn't started yet, of the production profile, with servers of its own.
+    pub fn prepare_with_private_servers() -> Self {
+        let mut service = Self::prepare();
+        let (database_port, redis_port) = (service.ports.single(), service.ports.single());
+        service.ground = Ground::Private { database_port, redis_port };
+        service
     }
 
     /// Starts what was prepared, and waits until calls are taken.
@@ -85,7 +111,9 @@ impl Service {
             .arg("--tools")
             .arg(tools())
             .arg("--asterisk-conf")
-            .arg(&self.asterisk_conf);
+            .arg(&self.asterisk_conf)
+            .env("CAPCONDUIT__METRICS__ADDRESS", format!("127.0.0.1:{}", self.metrics_port));
+        self.ground.configure(&mut command).await;
         let output = self.file("stdout");
         drop(fs::remove_file(&output));
         let mut process = Process::start(&mut command, &output);
@@ -103,6 +131,12 @@ impl Service {
         let mut process = self.process.take().expect("it runs");
         let status = process.end();
         assert!(status.is_some_and(|status| status.success()), "{status:?}: {}", process.output());
+    }
+
+    /// The process that a private server noted in its folder.
+    pub fn noted_process(&self, pid_file: &str) -> Pid {
+        let noted = fs::read_to_string(self.data().join(pid_file)).unwrap();
+        Pid::from_raw(noted.lines().next().unwrap().trim().parse().unwrap()).unwrap()
     }
 
     /// Takes the service away from its Asterisk, which goes on alone.
@@ -133,6 +167,19 @@ impl Service {
         self.file("data")
     }
 
+    /// For what no edge of the product can do.
+    pub fn database_url(&self) -> String {
+        match &self.ground {
+            Ground::Production(Some(production)) => production.database_url.clone(),
+            Ground::Private { .. } => {
+                let settings = fs::read_to_string(self.data().join("capconduit.toml")).unwrap();
+                let url = settings.lines().find_map(|line| line.strip_prefix("database.url = "));
+                url.unwrap().trim_matches('"').to_owned()
+            }
+            _ => format!("sqlite://{}", self.data().join("capconduit.db").display()),
+        }
+    }
+
     pub fn watch_over(&self, campaign: Campaign) {
         self.campaigns.lock().unwrap().push(campaign);
     }
@@ -155,6 +202,17 @@ impl Service {
             .output()
             .unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// What Prometheus would read.
+    pub async fn metrics(&self) -> Metrics {
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let url = format!("http://127.0.0.1:{}/metrics", self.metrics_port);
+        let answer = http.get(url).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();
+        assert_eq!(kind, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+        Metrics::parse(&answer.text().await.unwrap())
     }
 
     /// How many calls are live, as an operator sees it.
@@ -229,6 +287,32 @@ impl Service {
     }
 }
 
+// === impl Ground ===
+
+impl Ground {
+    fn wanted() -> Self {
+        if production::is_wanted() { Self::Production(None) } else { Self::Embedded }
+    }
+
+    async fn configure(&mut self, command: &mut Command) {
+        match self {
+            Self::Embedded => {}
+            Self::Production(production) => {
+                if production.is_none() {
+                    *production = Some(Box::new(Production::prepare().await));
+                }
+                production.as_ref().unwrap().configure(command);
+            }
+            Self::Private { database_port, redis_port } => {
+                command
+                    .args(["--profile", "production"])
+                    .args(["--database-port", &database_port.to_string()])
+                    .args(["--redis-port", &redis_port.to_string()]);
+            }
+        }
+    }
+}
+
 impl Drop for Service {
     fn drop(&mut self) {
         drop(self.process.take());
@@ -239,6 +323,8 @@ impl Drop for Service {
             print_tail(&data.join("asterisk/log/messages.log"), 20);
         }
         end_asterisk(&self.data().join("asterisk"));
+        end_server(&self.data().join("postgres"), "postmaster.pid");
+        end_server(&self.data().join("redis"), "redis.pid");
     }
 }
 
@@ -266,5 +352,15 @@ fn end_asterisk(home: &Path) {
     if command.contains(&home.display().to_string()) {
         // It may have ended in this moment.
         let _: Result<(), _> = kill_process(pid, Signal::KILL);
+    }
+}
+
+/// The same for a private server, which works in its own folder.
+fn end_server(home: &Path, pid_file: &str) {
+    let noted = fs::read_to_string(home.join(pid_file)).unwrap_or_default();
+    let first = noted.lines().next().unwrap_or_default().trim();
+    let Some(pid) = first.parse().ok().and_then(Pid::from_raw) else { return };
+    if fs::read_link(format!("/proc/{first}/cwd")).is_ok_and(|folder| folder == home) {
+        let _: Result<(), _> = kill_process(pid, Signal::QUIT);
     }
 }

@@ -3,6 +3,8 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use super::events::Events;
+
 /// Somebody with a token.
 #[derive(Clone)]
 pub struct Web {
@@ -42,12 +44,24 @@ impl Web {
         self.ask(Method::GET, path, None).await
     }
 
+    /// Follows live calls, after the event of this id.
+    pub async fn follow(&self, path: &str, last_event_id: &str) -> Events {
+        let request = self.http.get(format!("{}{path}", self.base)).bearer_auth(&self.token);
+        Events::open(request.header("last-event-id", last_event_id)).await
+    }
+
     pub async fn post(&self, path: &str, body: Value) -> Value {
         self.ask(Method::POST, path, Some(body)).await
     }
 
     pub async fn put(&self, path: &str, body: Value) -> Value {
         self.ask(Method::PUT, path, Some(body)).await
+    }
+
+    /// Whether it can be read now.
+    pub async fn is_readable(&self, path: &str) -> bool {
+        let request = self.http.get(format!("{}{path}", self.base)).bearer_auth(&self.token);
+        request.send().await.is_ok_and(|answer| answer.status().is_success())
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Value {

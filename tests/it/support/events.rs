@@ -1,0 +1,107 @@
+//! Server-sent events, as somebody reads them.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use reqwest::{RequestBuilder, Response};
+use serde_json::Value;
+use tokio::time::timeout;
+
+use super::wait::seconds;
+
+/// A stream that is read.
+pub struct Events {
+    answer: Response,
+    /// What has come of an event that isn't whole yet.
+    text: String,
+    whole: VecDeque<Event>,
+}
+
+/// One event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    pub name: String,
+    pub id: String,
+    pub data: Value,
+}
+
+const PATIENCE: Duration = seconds(20);
+
+impl Events {
+    pub async fn open(request: RequestBuilder) -> Self {
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+        assert_eq!(answer.headers()["content-type"], "text/event-stream");
+        Self { answer, text: String::new(), whole: VecDeque::new() }
+    }
+
+    /// The next event; none at the end of the stream.
+    pub async fn next(&mut self) -> Option<Event> {
+        timeout(PATIENCE, self.read()).await.expect("an event, or the end")
+    }
+
+    /// The next event but heartbeats.
+    pub async fn news(&mut self) -> Event {
+        loop {
+            let event = self.next().await.expect("another event");
+            if event.name != "heartbeat" {
+                return event;
+            }
+        }
+    }
+
+    /// Whether nothing but heartbeats has come by the next heartbeat.
+    pub async fn is_quiet(&mut self) -> bool {
+        self.next().await.is_some_and(|event| event.name == "heartbeat")
+    }
+
+    /// Reads until the stream ends.
+    pub async fn end(&mut self) {
+        let end = async { while self.read().await.is_some() {} };
+        timeout(PATIENCE, end).await.expect("the end of the stream");
+    }
+
+    async fn read(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.whole.pop_front() {
+                return Some(event);
+            }
+            let chunk = self.answer.chunk().await.ok()??;
+            self.text.push_str(std::str::from_utf8(&chunk).unwrap());
+            while let Some((block, rest)) = self.text.split_once("\n\n") {
+                self.whole.extend(Event::parse(block));
+                self.text = rest.to_owned();
+            }
+        }
+    }
+}
+
+impl Event {
+    /// Of a block of lines; none if there is nothing to tell in it.
+    pub fn parse(block: &str) -> Option<Self> {
+        let field = |name: &str| {
+            let line = block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            line.unwrap_or_default().to_owned()
+        };
+        let data = field("data");
+        let event = || Self {
+            name: field("event"),
+            id: field("id"),
+            data: serde_json::from_str(&data).unwrap(),
+        };
+        (!data.is_empty()).then(event)
+    }
+
+    /// What it tells of one call: its state, or that it is gone.
+    pub fn told(&self) -> String {
+        let state = self.data["call"]["state"].as_str();
+        format!("{} {}", self.name, state.unwrap_or_default()).trim().to_owned()
+    }
+
+    /// The calls of a snapshot.
+    #[track_caller]
+    pub fn calls(&self) -> &[Value] {
+        assert_eq!(self.name, "snapshot", "{self:?}");
+        self.data["calls"].as_array().unwrap()
+    }
+}
