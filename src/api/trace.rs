@@ -86,7 +86,8 @@ enum LinkVerdict {
 #[derive(Object)]
 #[oai(rename_all = "camelCase")]
 struct RefusedBy {
-    scope: CapScope,
+    /// Whose cap it is.
+    scope: Word<ScopeKind>,
     /// `null` for a cap on live calls.
     #[oai(nullable)]
     window: Option<CapWindow>,
@@ -95,16 +96,6 @@ struct RefusedBy {
     /// Calls of which it wasn't known yet whether they would be answered.
     held: u32,
     limit: u32,
-}
-
-/// Whose cap it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
-#[oai(rename_all = "snake_case")]
-enum CapScope {
-    Link,
-    Client,
-    Campaign,
-    Seller,
 }
 
 /// In which stretch of time calls are counted.
@@ -170,22 +161,11 @@ impl TryFrom<&trace::LinkTrace> for TracedLink {
 impl From<&trace::RefusedBy> for RefusedBy {
     fn from(refused: &trace::RefusedBy) -> Self {
         Self {
-            scope: refused.scope.into(),
+            scope: Word(refused.scope),
             window: refused.window.map(CapWindow::from),
             used: refused.used,
             held: refused.held,
             limit: refused.limit,
-        }
-    }
-}
-
-impl From<ScopeKind> for CapScope {
-    fn from(kind: ScopeKind) -> Self {
-        match kind {
-            ScopeKind::Link => Self::Link,
-            ScopeKind::Client => Self::Client,
-            ScopeKind::Campaign => Self::Campaign,
-            ScopeKind::Seller => Self::Seller,
         }
     }
 }
