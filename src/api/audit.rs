@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-use capconduit_entity::{Role, audit_entry, user};
+use capconduit_entity::{Role, audit_entry, call_log, user};
 use chrono::NaiveDate;
 use poem::Request;
 use poem_openapi::param::Query;
@@ -25,6 +25,7 @@ use super::page::{Page, Paging};
 use super::problem::{FieldErrors, List, Refusal};
 use super::stamp::Stamp;
 use crate::store::audit::Filter;
+use crate::store::configuration;
 use crate::{clock, db};
 
 /// Where a request came from, and what it was.
@@ -142,9 +143,13 @@ impl Write {
         change: Change,
         deed: impl FnOnce() -> Result<(), E>,
     ) -> Result<(), E> {
+        let is_configuration = change.resource != call_log::Model::RESOURCE;
         let entry = self.entry(change);
         audit_entry::Entity::insert(entry).exec_without_returning(&self.txn).await?;
         deed()?;
+        if is_configuration {
+            configuration::note_change(&self.txn).await?;
+        }
         Ok(self.txn.commit().await?)
     }
 
