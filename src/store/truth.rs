@@ -1,6 +1,6 @@
 //! What the records say of capacity: the truth that the ledger is measured by.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use capconduit_entity::{call_log, link};
 use sea_orm::{
@@ -29,10 +29,7 @@ impl Truth for Records {
         };
         let txn = self.0.begin_with_config(isolation, access).await?;
         let answered = records::answered(&txn, clock::now()).await?;
-        let mut recorded = std::collections::HashSet::new();
-        for some in calls.chunks(NAMED) {
-            recorded.extend(recorded_of(&txn, some).await?);
-        }
+        let recorded = recorded_of(&txn, calls).await?;
         txn.commit().await?;
         Ok(Known { answered, recorded })
     }
@@ -56,16 +53,24 @@ impl Truth for Records {
     }
 }
 
-async fn recorded_of(
+/// Those of `calls` that the records tell of.
+///
+/// # Errors
+/// When the database can't be read.
+pub async fn recorded_of(
     db: &impl ConnectionTrait,
     calls: &[CallId],
-) -> Result<impl Iterator<Item = CallId>, DbErr> {
-    let found = call_log::Entity::find()
-        .select_only()
-        .column(call_log::Column::CallId)
-        .filter(call_log::Column::CallId.is_in(calls.iter().map(|call| call.0)))
-        .into_tuple::<uuid::Uuid>()
-        .all(db)
-        .await?;
-    Ok(found.into_iter().map(CallId))
+) -> Result<HashSet<CallId>, DbErr> {
+    let mut recorded = HashSet::new();
+    for some in calls.chunks(NAMED) {
+        let found = call_log::Entity::find()
+            .select_only()
+            .column(call_log::Column::CallId)
+            .filter(call_log::Column::CallId.is_in(some.iter().map(|call| call.0)))
+            .into_tuple::<uuid::Uuid>()
+            .all(db)
+            .await?;
+        recorded.extend(found.into_iter().map(CallId));
+    }
+    Ok(recorded)
 }
