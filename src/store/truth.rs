@@ -29,10 +29,7 @@ impl Truth for Records {
         };
         let txn = self.0.begin_with_config(isolation, access).await?;
         let answered = records::answered(&txn, clock::now()).await?;
-        let mut recorded = HashMap::new();
-        for some in calls.chunks(NAMED) {
-            recorded.extend(recorded_of(&txn, some).await?);
-        }
+        let recorded = recorded_of(&txn, calls).await?;
         txn.commit().await?;
         Ok(Known { answered, recorded })
     }
@@ -56,20 +53,27 @@ impl Truth for Records {
     }
 }
 
-async fn recorded_of(
+/// Those of `calls` that the records tell of, and the link that answered each.
+///
+/// # Errors
+/// When the database can't be read.
+pub async fn recorded_of(
     db: &impl ConnectionTrait,
     calls: &[CallId],
-) -> Result<impl Iterator<Item = (CallId, Option<LinkId>)>, DbErr> {
-    let found = call_log::Entity::find()
-        .select_only()
-        .columns([call_log::Column::CallId, call_log::Column::CallStatus])
-        .column(call_log::Column::CampaignClientSettingId)
-        .filter(call_log::Column::CallId.is_in(calls.iter().map(|call| call.0)))
-        .into_tuple::<(uuid::Uuid, CallStatus, Option<i64>)>()
-        .all(db)
-        .await?;
-    let answered_by = |(call, status, link): (_, _, Option<i64>)| {
-        (CallId(call), link.filter(|_| status == CallStatus::Answered).map(LinkId))
-    };
-    Ok(found.into_iter().map(answered_by))
+) -> Result<HashMap<CallId, Option<LinkId>>, DbErr> {
+    let mut recorded = HashMap::new();
+    for some in calls.chunks(NAMED) {
+        let found = call_log::Entity::find()
+            .select_only()
+            .columns([call_log::Column::CallId, call_log::Column::CallStatus])
+            .column(call_log::Column::CampaignClientSettingId)
+            .filter(call_log::Column::CallId.is_in(some.iter().map(|call| call.0)))
+            .into_tuple::<(uuid::Uuid, CallStatus, Option<i64>)>()
+            .all(db)
+            .await?;
+        recorded.extend(found.into_iter().map(|(call, status, link)| {
+            (CallId(call), link.filter(|_| status == CallStatus::Answered).map(LinkId))
+        }));
+    }
+    Ok(recorded)
 }
