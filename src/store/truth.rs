@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use capconduit_entity::{call_log, link};
+use capconduit_entity::{CallStatus, call_log, link};
 use sea_orm::{
     AccessMode, ColumnTrait, ConnectionTrait, DatabaseConnection, DbErr, EntityTrait,
     IsolationLevel, QueryFilter, QuerySelect, TransactionTrait,
@@ -29,7 +29,7 @@ impl Truth for Records {
         };
         let txn = self.0.begin_with_config(isolation, access).await?;
         let answered = records::answered(&txn, clock::now()).await?;
-        let mut recorded = std::collections::HashSet::new();
+        let mut recorded = HashMap::new();
         for some in calls.chunks(NAMED) {
             recorded.extend(recorded_of(&txn, some).await?);
         }
@@ -59,13 +59,17 @@ impl Truth for Records {
 async fn recorded_of(
     db: &impl ConnectionTrait,
     calls: &[CallId],
-) -> Result<impl Iterator<Item = CallId>, DbErr> {
+) -> Result<impl Iterator<Item = (CallId, Option<LinkId>)>, DbErr> {
     let found = call_log::Entity::find()
         .select_only()
-        .column(call_log::Column::CallId)
+        .columns([call_log::Column::CallId, call_log::Column::CallStatus])
+        .column(call_log::Column::CampaignClientSettingId)
         .filter(call_log::Column::CallId.is_in(calls.iter().map(|call| call.0)))
-        .into_tuple::<uuid::Uuid>()
+        .into_tuple::<(uuid::Uuid, CallStatus, Option<i64>)>()
         .all(db)
         .await?;
-    Ok(found.into_iter().map(CallId))
+    let answered_by = |(call, status, link): (_, _, Option<i64>)| {
+        (CallId(call), link.filter(|_| status == CallStatus::Answered).map(LinkId))
+    };
+    Ok(found.into_iter().map(answered_by))
 }
