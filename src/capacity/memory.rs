@@ -199,7 +199,8 @@ impl State {
         }
     }
 
-    fn usage(&mut self, scope: Scope, windows: &Windows) -> Usage {
+    /// What is in use of one scope now.
+    pub fn usage(&mut self, scope: Scope, windows: &Windows) -> Usage {
         let Some(account) = self.scopes.get_mut(&scope) else {
             return Usage::default();
         };

@@ -4,6 +4,7 @@ mod conformance;
 mod model;
 mod naive;
 mod outage;
+mod racing;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
