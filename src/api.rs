@@ -29,6 +29,7 @@ pub mod seller;
 mod server;
 mod simulate;
 mod stamp;
+mod trace;
 pub mod tries;
 mod wording;
 
@@ -193,6 +194,18 @@ impl Backend {
     /// A 500, if the server was put together wrongly.
     fn of(request: &Request) -> Result<&Arc<Self>, Problem> {
         request.data().ok_or_else(problem::broken)
+    }
+
+    /// Puts in force what another instance, or the command line, has changed.
+    ///
+    /// # Errors
+    /// When the database can't be read; the old snapshot stays in force.
+    pub async fn follow_configuration(&self) -> Result<(), DbErr> {
+        let revision = store::configuration::revision(&self.db).await?;
+        if revision == self.routing.get().revision() {
+            return Ok(());
+        }
+        self.refresh_routing().await
     }
 
     /// Puts what the database holds in force, at the latest what was committed before the call.

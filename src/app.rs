@@ -75,6 +75,7 @@ const HTTP_PATIENCE: Duration = Duration::from_secs(5);
 /// The last of a call that is over: what it asked of the switch is answered.
 const CALLS_PATIENCE: Duration = Duration::from_secs(2);
 const JOURNAL_PATIENCE: Duration = Duration::from_secs(10);
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(300);
 const LEDGER_PATIENCE: Duration = Duration::from_secs(5);
 const RECOVERY_POLL: Duration = Duration::from_millis(20);
 
@@ -199,8 +200,9 @@ impl App {
         let backend = Backend::new(db, routing, keeper, live.clone(), switch, session)
             .with_internal_token(config.internal.token.expose_secret())
             .with_streams(Streams::new(StreamSettings::default(), stop_http.clone()));
-        let http =
-            tokio::spawn(api::serve(listener, api::routes(Arc::new(backend)), stop_http.clone()));
+        let backend = Arc::new(backend);
+        tracker.spawn(stop_http.clone().run_until_cancelled_owned(follow_changes(backend.clone())));
+        let http = tokio::spawn(api::serve(listener, api::routes(backend), stop_http.clone()));
         Ok(Self {
             journal,
             journal_tasks,
@@ -309,6 +311,21 @@ async fn wait_for_ledger(ledger: &dyn Ledger) {
     let open = status.wait_for(|status| matches!(status, Status::Open(_)));
     if tokio::time::timeout(LEDGER_PATIENCE, open).await.is_err() {
         warn!("the capacity ledger isn't there yet; calls are refused until it is");
+    }
+}
+
+/// Puts in force what others change: within a second, however it was changed.
+async fn follow_changes(backend: Arc<Backend>) {
+    let mut is_away = false;
+    loop {
+        tokio::time::sleep(FOLLOW_INTERVAL).await;
+        let followed = backend.follow_configuration().await;
+        if let Err(error) = &followed
+            && !is_away
+        {
+            warn!(%error, "changes of the configuration can't be seen; calls go on with the last one");
+        }
+        is_away = followed.is_err();
     }
 }
 

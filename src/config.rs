@@ -272,10 +272,6 @@ impl Config {
         if !realtime_url.is_empty() && !postgres(realtime_url) {
             return invalid("database.realtime_url", "must be empty or begin with postgres://");
         }
-        let redis_url = &self.capacity.redis_url;
-        if !redis_url.starts_with("redis://") && !redis_url.starts_with("rediss://") {
-            return invalid("capacity.redis_url", "must begin with redis:// or rediss://");
-        }
         if self.ari.password.expose_secret().is_empty() {
             return invalid("ari.password", "is missing: it is the one in Asterisk's ari.conf");
         }
@@ -351,8 +347,6 @@ mod tests {
             ("http.session_hours", "0"),
             ("database.url", "mysql://x"),
             ("database.realtime_url", "sqlite://x"),
-            ("capacity.store", "disk"),
-            ("capacity.redis_url", "127.0.0.1:6379"),
             ("ari.address", "localhost"),
             ("ari.password", ""),
             ("ari.application", "a b"),

@@ -5,6 +5,7 @@ pub mod call_logs;
 pub mod campaigns;
 pub mod caps;
 pub mod clients;
+pub mod configuration;
 pub mod dids;
 pub mod links;
 pub mod records;

@@ -11,7 +11,7 @@ use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use crate::config::{LogFormat, LogSettings};
 
-pub use metrics::{Drift, Metrics, Moment};
+pub use metrics::{AriFailure, Drift, Metrics, Moment};
 
 /// Where log lines go.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! Who changed what through the API.
+//! Who changed what, through the API and the command line.
 //!
 //! No foreign keys: an entry outlives the account that it names.
 
@@ -12,7 +12,7 @@ use crate::types::Role;
 pub struct Model {
     #[sea_orm(primary_key)]
     pub id: i64,
-    /// None: the dialplan, which has no account.
+    /// None: the dialplan or the command line, which have no account.
     pub user_id: Option<i64>,
     pub username: Option<String>,
     pub role: Option<Role>,

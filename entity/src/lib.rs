@@ -11,6 +11,7 @@ pub mod call_log;
 pub mod campaign;
 pub mod campaign_did;
 pub mod client;
+pub mod configuration;
 pub mod did;
 pub mod link;
 pub mod pjsip_aor;

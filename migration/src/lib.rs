@@ -10,6 +10,7 @@ mod m20261122_000003_create_routing;
 mod m20261122_000004_create_call_records;
 mod m20261122_000005_create_audit_log;
 mod m20261123_000006_cap_every_scope;
+mod m20261123_000007_create_configuration;
 
 /// Runs the migrations, in order.
 pub struct Migrator;
@@ -24,6 +25,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261122_000004_create_call_records::Migration),
             Box::new(m20261122_000005_create_audit_log::Migration),
             Box::new(m20261123_000006_cap_every_scope::Migration),
+            Box::new(m20261123_000007_create_configuration::Migration),
         ]
     }
 }

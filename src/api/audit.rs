@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-use capconduit_entity::{Role, audit_entry, user};
+use capconduit_entity::{Role, audit_entry, call_log, user};
 use chrono::NaiveDate;
 use poem::Request;
 use poem_openapi::param::Query;
@@ -25,6 +25,7 @@ use super::page::{Page, Paging};
 use super::problem::{FieldErrors, List, Refusal};
 use super::stamp::Stamp;
 use crate::store::audit::Filter;
+use crate::store::configuration;
 use crate::{clock, db};
 
 /// Where a request came from, and what it was.
@@ -45,6 +46,8 @@ pub enum Author {
     },
     /// The dialplan, by the internal token.
     Dialplan,
+    /// Whoever may run commands on the machine.
+    CommandLine,
 }
 
 /// A transaction that ends by saying what it changed. Dropped, it changes nothing.
@@ -76,6 +79,8 @@ pub trait Audited {
 
 /// Columns that hold these have this much room.
 const LONGEST_PATH: usize = 200;
+/// Stands for the method of what came from the command line.
+const COMMAND: &str = "COMMAND";
 
 impl Origin {
     pub fn of(request: &Request) -> Self {
@@ -84,6 +89,12 @@ impl Origin {
             method: request.method().to_string(),
             path: request.original_uri().path().chars().take(LONGEST_PATH).collect(),
         }
+    }
+
+    /// A command of `capconduit`, such as `user create`.
+    pub fn command(command: &str) -> Self {
+        let path = format!("capconduit {command}");
+        Self { address: None, method: COMMAND.to_owned(), path }
     }
 }
 
@@ -132,16 +143,20 @@ impl Write {
         change: Change,
         deed: impl FnOnce() -> Result<(), E>,
     ) -> Result<(), E> {
+        let is_configuration = change.resource != call_log::Model::RESOURCE;
         let entry = self.entry(change);
         audit_entry::Entity::insert(entry).exec_without_returning(&self.txn).await?;
         deed()?;
+        if is_configuration {
+            configuration::note_change(&self.txn).await?;
+        }
         Ok(self.txn.commit().await?)
     }
 
     fn entry(&self, change: Change) -> audit_entry::ActiveModel {
         let (user_id, username, role) = match &self.author {
             Author::User { id, name, role } => (Some(*id), Some(name.clone()), Some(*role)),
-            Author::Dialplan => (None, None, None),
+            Author::Dialplan | Author::CommandLine => (None, None, None),
         };
         audit_entry::ActiveModel {
             id: ActiveValue::NotSet,
@@ -206,13 +221,15 @@ pub struct AuditApi;
 struct AuditEntry {
     id: i64,
     created_at: Stamp,
-    /// Who wrote; `null` for the dialplan, which has no account.
+    /// Who wrote; `null` for the dialplan and for the command line, which have no account.
     #[oai(nullable)]
     user: Option<AuditUser>,
-    /// The address that the request came from.
+    /// The address that the request came from; `null` for the command line.
     #[oai(nullable)]
     address: Option<String>,
+    /// The request's method; `COMMAND` for the command line.
     method: String,
+    /// The request's path, or the command.
     path: String,
     /// What kind of thing was written, such as `client`.
     resource: String,

@@ -37,16 +37,16 @@ pub struct Cursor(i64);
 
 /// The parameters of a list, as they were sent.
 struct Asking {
-    start_date: Asked<NaiveDate>,
-    end_date: Asked<NaiveDate>,
-    campaign_id: Asked<IdFilter>,
-    did_id: Asked<IdFilter>,
-    client_id: Asked<IdFilter>,
-    call_status: Asked<Word<CallStatus>>,
-    cursor: Asked<Cursor>,
-    page: Asked<PageNumber>,
-    per_page: Asked<PerPage>,
-    format: Asked<Format>,
+    start_date: Query<Asked<NaiveDate>>,
+    end_date: Query<Asked<NaiveDate>>,
+    campaign_id: Query<Asked<IdFilter>>,
+    did_id: Query<Asked<IdFilter>>,
+    client_id: Query<Asked<IdFilter>>,
+    call_status: Query<Asked<Word<CallStatus>>>,
+    cursor: Query<Asked<Cursor>>,
+    page: Query<Asked<PageNumber>>,
+    per_page: Query<Asked<PerPage>>,
+    format: Query<Asked<Format>>,
 }
 
 /// The parameters of a list, understood.
@@ -79,20 +79,18 @@ impl SellerLogsApi {
         format: Query<Asked<Format>>,
     ) -> Result<Logs, Refusal<List>> {
         let asking = Asking {
-            start_date: start_date.0,
-            end_date: end_date.0,
-            campaign_id: campaign_id.0,
-            did_id: did_id.0,
-            client_id: client_id.0,
-            call_status: call_status.0,
-            cursor: cursor.0,
-            page: page.0,
-            per_page: per_page.0,
-            format: format.0,
+            start_date,
+            end_date,
+            campaign_id,
+            did_id,
+            client_id,
+            call_status,
+            cursor,
+            page,
+            per_page,
+            format,
         };
-        let mut question = asking.understand(FieldErrors::default())?;
-        question.filter.seller = Some(caller.user.id);
-        Ok(question.answer(&caller.backend).await?)
+        Ok(asking.answer(&caller.backend, Some(caller.user.id), FieldErrors::default()).await?)
     }
 
     /// Read one of my calls
@@ -131,22 +129,20 @@ impl AdminLogsApi {
         format: Query<Asked<Format>>,
     ) -> Result<Logs, Refusal<List>> {
         let asking = Asking {
-            start_date: start_date.0,
-            end_date: end_date.0,
-            campaign_id: campaign_id.0,
-            did_id: did_id.0,
-            client_id: client_id.0,
-            call_status: call_status.0,
-            cursor: cursor.0,
-            page: page.0,
-            per_page: per_page.0,
-            format: format.0,
+            start_date,
+            end_date,
+            campaign_id,
+            did_id,
+            client_id,
+            call_status,
+            cursor,
+            page,
+            per_page,
+            format,
         };
         let mut errors = FieldErrors::default();
         let seller = user_id.0.or_complain("user_id", &mut errors).map(|id| id.0);
-        let mut question = asking.understand(errors)?;
-        question.filter.seller = seller;
-        Ok(question.answer(&caller.backend).await?)
+        Ok(asking.answer(&caller.backend, seller, errors).await?)
     }
 
     /// Read one call
@@ -163,21 +159,31 @@ impl AdminLogsApi {
 }
 
 impl Asking {
-    fn understand(self, mut errors: FieldErrors) -> Result<Question, Problem> {
+    /// The answer, about calls of `seller` only if one is given.
+    async fn answer(
+        self,
+        backend: &Backend,
+        seller: Option<i64>,
+        errors: FieldErrors,
+    ) -> Result<Logs, Problem> {
+        self.understand(seller, errors)?.answer(backend).await
+    }
+
+    fn understand(self, seller: Option<i64>, mut errors: FieldErrors) -> Result<Question, Problem> {
         let e = &mut errors;
-        let days = Days::asked(self.start_date, self.end_date, e);
+        let days = Days::asked(self.start_date.0, self.end_date.0, e);
         let filter = Filter {
-            seller: None,
+            seller,
             from: days.from,
             until: days.until,
-            campaign: self.campaign_id.or_complain("campaign_id", e).map(|id| id.0),
-            did: self.did_id.or_complain("did_id", e).map(|id| id.0),
-            client: self.client_id.or_complain("client_id", e).map(|id| id.0),
-            status: self.call_status.or_complain("call_status", e).map(|status| status.0),
-            before_id: self.cursor.or_complain("cursor", e).map(|cursor| cursor.0),
+            campaign: self.campaign_id.0.or_complain("campaign_id", e).map(|id| id.0),
+            did: self.did_id.0.or_complain("did_id", e).map(|id| id.0),
+            client: self.client_id.0.or_complain("client_id", e).map(|id| id.0),
+            status: self.call_status.0.or_complain("call_status", e).map(|status| status.0),
+            before_id: self.cursor.0.or_complain("cursor", e).map(|cursor| cursor.0),
         };
-        let paging = Paging::asked(self.page, self.per_page, e);
-        let format = self.format.or_complain("format", e).unwrap_or(Format::Json);
+        let paging = Paging::asked(self.page.0, self.per_page.0, e);
+        let format = self.format.0.or_complain("format", e).unwrap_or(Format::Json);
         errors.into_result()?;
         Ok(Question { filter, paging, format })
     }

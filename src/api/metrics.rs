@@ -39,9 +39,10 @@ async fn read(Data(figures): Data<&Arc<Figures>>) -> impl IntoResponse {
 impl Figures {
     async fn text(&self) -> String {
         let holders = timeout(LEDGER_TIMEOUT, self.ledger.holders()).await;
+        let holders = holders.ok().and_then(Result::ok);
         let moment = Moment {
             live: self.live.list().iter().map(|call| call.state).collect(),
-            holds: holders.ok().and_then(Result::ok).map(|holders| holders.len()),
+            holds: holders.map(|holders| holders.iter().filter(|holder| holder.live).count()),
             journal_depth: self.journal.upgrade().map_or(0, |journal| journal.depth()),
             is_connected: self.connected.load(Ordering::Acquire),
         };

@@ -2,15 +2,16 @@
 
 use capconduit_entity::{CallReason, CallStatus, E164};
 use poem_openapi::payload::Json;
-use poem_openapi::types::Any;
 use poem_openapi::{Object, OpenApi};
 use rand::RngExt;
 use serde_json::{Value, json};
+use tracing::error;
 
 use super::access::{Operator, Seller};
 use super::input::{Body, E164Text, Line, Moment, Request, Word};
 use super::logs::NamedClient;
 use super::problem::{Ask, Problem, Refusal, bad_field, broken, not_found};
+use super::trace::DecisionTrace;
 use super::{Backend, Tag};
 use crate::call::record::Attempt;
 use crate::call::rehearsal::{Arrival, Rehearsal, rehearse};
@@ -62,7 +63,7 @@ struct Simulation {
     /// Caps of those after the first are looked at when it is their turn.
     order: Vec<i64>,
     /// What routing and capacity decided, step by step, as a call log has it.
-    trace: Any<Value>,
+    trace: DecisionTrace,
 }
 
 /// A link that would be dialled.
@@ -129,13 +130,16 @@ async fn simulate(
 
 impl Simulation {
     fn new(rehearsal: Rehearsal) -> Result<Self, Problem> {
-        let trace = serde_json::to_value(&rehearsal.trace).map_err(|_| broken())?;
+        let trace = DecisionTrace::try_from(&rehearsal.trace).map_err(|reason| {
+            error!(reason, "a trace can't be shown");
+            broken()
+        })?;
         Ok(Self {
             call_status: rehearsal.outcome.map(|outcome| Word(outcome.status)),
             reason: rehearsal.outcome.map(|outcome| Word(outcome.reason)),
             first: rehearsal.first.map(Dialled::from),
             order: rehearsal.order.into_iter().map(|link| link.0).collect(),
-            trace: Any(trace),
+            trace,
         })
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::model::{Bridge, Channel};
-use crate::telemetry::Metrics;
+use crate::telemetry::{AriFailure, Metrics};
 
 /// Where Asterisk's ARI is, and who we are there.
 #[derive(Clone, Debug, Deserialize)]
@@ -260,13 +260,13 @@ impl fmt::Debug for AriClient {
 // === impl AriError ===
 
 impl AriError {
-    /// What went wrong, in one word; that something is no more is no failure.
-    const fn kind(&self) -> Option<&'static str> {
+    /// As the figures have it; that something is no more is no failure.
+    const fn kind(&self) -> Option<AriFailure> {
         match self {
             Self::NotFound { .. } => None,
-            Self::Refused { .. } => Some("refused"),
-            Self::NotSent { .. } => Some("not_sent"),
-            Self::OutcomeUnknown { .. } => Some("no_answer"),
+            Self::Refused { .. } => Some(AriFailure::Refused),
+            Self::NotSent { .. } => Some(AriFailure::NotSent),
+            Self::OutcomeUnknown { .. } => Some(AriFailure::NoAnswer),
         }
     }
 

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use capconduit_entity::Role;
+use capconduit_entity::{Role, user};
 use clap::{Args, Subcommand, ValueEnum};
 use sea_orm::{ActiveModelTrait, DatabaseConnection, DbErr, SqlErr};
 
+use crate::api::audit::{Audited, Author, Change, Origin, Write};
 use crate::api::password;
 use crate::config::{Config, ConfigError};
 use crate::store::users;
@@ -111,22 +112,25 @@ async fn create(
         return Err(Refusal::Invalid { field: "--email", problem: "must be an e-mail address" });
     }
     let (one_time, hash) = one_time_password().await?;
+    let write = begin_write(db, "user create").await?;
     let row = users::new_account(&username, &email, hash, role, clock::now());
-    row.insert(db).await.map_err(|error| match error.sql_err() {
+    let row = row.insert(&write.txn).await.map_err(|error| match error.sql_err() {
         Some(SqlErr::UniqueConstraintViolation(_)) => Refusal::Taken,
         _ => error.into(),
     })?;
+    write.commit(Change::created(&row)).await?;
     println!("User {username} ({role}) is created. One-time password: {one_time}");
     Ok(())
 }
 
 async fn reset_password(db: &DatabaseConnection, username: &str) -> Result<(), Refusal> {
     let (one_time, hash) = one_time_password().await?;
-    let txn = db::begin_write(db).await?;
-    let row = users::find_by_name(&txn, username).await?;
+    let write = begin_write(db, "user reset-password").await?;
+    let row = users::find_by_name(&write.txn, username).await?;
     let row = row.ok_or_else(|| Refusal::Unknown(username.to_owned()))?;
-    users::set_password(&txn, row, hash, clock::now()).await?;
-    txn.commit().await?;
+    let change = Change::to(user::Model::RESOURCE, row.id).with_new_password(true);
+    users::set_password(&write.txn, row, hash, clock::now()).await?;
+    write.commit(change).await?;
     println!("User {username} is signed out everywhere. One-time password: {one_time}");
     Ok(())
 }
@@ -139,6 +143,11 @@ async fn list(db: &DatabaseConnection) -> Result<(), Refusal> {
         println!("{:>6}  {:<24} {role:<6} {status:<16} {}", row.id, row.username, row.email);
     }
     Ok(())
+}
+
+/// Begins a write that the audit log will have.
+async fn begin_write(db: &DatabaseConnection, command: &str) -> Result<Write, DbErr> {
+    Write::begin(db, Author::CommandLine, Origin::command(command)).await
 }
 
 async fn one_time_password() -> Result<(String, String), Refusal> {

@@ -12,6 +12,8 @@ use crate::ids::{CampaignId, ClientId, DidId, LinkId, SellerId};
 /// Everything that routing needs to know, at one moment.
 #[derive(Debug, Default)]
 pub struct Snapshot {
+    /// Which state of the configuration it shows, or a newer one.
+    revision: i64,
     dids: HashMap<E164, Arc<Did>>,
     links: HashMap<LinkId, Arc<Link>>,
 }
@@ -73,9 +75,19 @@ pub struct Client {
 impl Snapshot {
     pub fn new(dids: Vec<Did>, links: Vec<Arc<Link>>) -> Self {
         Self {
+            revision: 0,
             dids: dids.into_iter().map(|did| (did.number.clone(), Arc::new(did))).collect(),
             links: links.into_iter().map(|link| (link.id, link)).collect(),
         }
+    }
+
+    #[must_use]
+    pub fn at_revision(self, revision: i64) -> Self {
+        Self { revision, ..self }
+    }
+
+    pub const fn revision(&self) -> i64 {
+        self.revision
     }
 
     pub fn did(&self, number: &E164) -> Option<Arc<Did>> {

@@ -15,6 +15,8 @@ use crate::routing::{Campaign, Client, Did, Link, Snapshot};
 /// # Errors
 /// When the database can't be read.
 pub async fn load_snapshot(db: &impl ConnectionTrait) -> Result<Snapshot, DbErr> {
+    // First, so that what is changed meanwhile is loaded again.
+    let revision = super::configuration::revision(db).await?;
     let users: HashMap<i64, user::Model> =
         user::Entity::find().all(db).await?.into_iter().map(|user| (user.id, user)).collect();
     let clients: HashMap<i64, Arc<Client>> = client::Entity::find()
@@ -64,7 +66,8 @@ pub async fn load_snapshot(db: &impl ConnectionTrait) -> Result<Snapshot, DbErr>
             campaign: answered_by.get(&row.id).cloned(),
         })
         .collect();
-    Ok(Snapshot::new(dids, links_of.into_values().flatten().collect()))
+    let links = links_of.into_values().flatten().collect();
+    Ok(Snapshot::new(dids, links).at_revision(revision))
 }
 
 fn is_active(user: &user::Model) -> bool {

@@ -19,6 +19,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::process::ProcessFigures;
 use crate::call::CallRecord;
+use crate::call::outcome::Outcome;
 use crate::call::record::Attempt;
 use crate::capacity::{Cap, Refusal, ScopeKind};
 use crate::live::LiveState;
@@ -40,6 +41,17 @@ pub enum Drift {
     UsedTooLow,
     /// The ledger counted more calls under a cap than the records tell of.
     UsedTooHigh,
+}
+
+/// Why Asterisk didn't carry a command out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AriFailure {
+    /// It said no: nothing was done.
+    Refused,
+    /// It can't be reached: nothing was done.
+    NotSent,
+    /// Its answer was lost: it may have been done.
+    NoAnswer,
 }
 
 /// All figures but those that are looked up when they are read.
@@ -182,6 +194,9 @@ impl Default for Metrics {
 impl Metrics {
     /// What may never have happened is 0 and not missing, so that an alert sees the first time.
     fn begin_at_zero(&self) {
+        for outcome in [Outcome::SYSTEM_ERROR, Outcome::NO_LEDGER] {
+            drop(self.calls.get_or_create(&outcome_labels(outcome)));
+        }
         for result in AttemptResult::ALL {
             drop(self.attempts.get_or_create(&[("result", result.as_str())]));
         }
@@ -224,8 +239,7 @@ impl Metrics {
     /// A call has its final record.
     pub fn call_ended(&self, record: &CallRecord) {
         let Some(end) = &record.end else { return };
-        let (status, reason) = (end.outcome.status.as_str(), end.outcome.reason.as_str());
-        self.calls.get_or_create(&[("status", status), ("reason", reason)]).inc();
+        self.calls.get_or_create(&outcome_labels(end.outcome)).inc();
         for Attempt { result, ringing_at, answered_at, ended_at, .. } in &record.attempts {
             if let Some(result) = result {
                 self.attempts.get_or_create(&[("result", result.as_str())]).inc();
@@ -264,10 +278,12 @@ impl Metrics {
 
     // --- switch ---
 
-    pub fn ari_asked(&self, command: &'static str, took: Duration, failure: Option<&'static str>) {
+    pub fn ari_asked(&self, command: &'static str, took: Duration, failed: Option<AriFailure>) {
         self.ari_commands.get_or_create(&[("command", command)]).observe(took.as_secs_f64());
-        if let Some(failure) = failure {
-            self.ari_failures.get_or_create(&[("command", command), ("failure", failure)]).inc();
+        for failure in AriFailure::ALL {
+            let labels = [("command", command), ("failure", failure.as_str())];
+            let failures = self.ari_failures.get_or_create(&labels);
+            failures.inc_by(u64::from(failed == Some(failure)));
         }
     }
 
@@ -307,6 +323,18 @@ impl Drift {
     }
 }
 
+impl AriFailure {
+    const ALL: [Self; 3] = [Self::Refused, Self::NotSent, Self::NoAnswer];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::NotSent => "not_sent",
+            Self::NoAnswer => "no_answer",
+        }
+    }
+}
+
 /// Puts metrics into the registry, and gives them back.
 struct Register<'a>(&'a mut Registry);
 
@@ -327,6 +355,10 @@ impl Register<'_> {
         self.0.register_with_unit(name, help, Unit::Seconds, metric.clone());
         metric
     }
+}
+
+fn outcome_labels(outcome: Outcome) -> Labels<2> {
+    [("status", outcome.status.as_str()), ("reason", outcome.reason.as_str())]
 }
 
 fn steps() -> Histogram {

@@ -75,5 +75,6 @@ fn put(
     unit: Option<&Unit>,
     metric: &impl EncodeMetric,
 ) -> Result<(), Error> {
-    metric.encode(encoder.encode_descriptor(name, help, unit, metric.metric_type())?)
+    let help = format!("{help}.");
+    metric.encode(encoder.encode_descriptor(name, &help, unit, metric.metric_type())?)
 }

@@ -13,4 +13,5 @@ mod embedded;
 mod generated;
 mod postgres;
 mod production;
+mod several;
 mod support;

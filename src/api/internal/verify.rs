@@ -1,13 +1,13 @@
 //! Is what the ledger believes to be used what the call logs say?
 
 use poem_openapi::payload::Json;
-use poem_openapi::{Enum, Object, OpenApi};
+use poem_openapi::{Object, OpenApi};
 use serde_json::{Value, json};
 use tracing::error;
 
 use super::Dialplan;
 use crate::api::AdminTag;
-use crate::api::input::{Body, Request};
+use crate::api::input::{Body, Request, Word};
 use crate::api::problem::{Check, Problem, Refusal, away};
 use crate::capacity::ScopeKind;
 use crate::capacity::recount::{Difference, Findings};
@@ -45,19 +45,10 @@ struct Verified {
 /// A scope of which more or less is used than the ledger believes.
 #[derive(Object)]
 struct DifferentScope {
-    scope: ScopeName,
+    scope: Word<ScopeKind>,
     id: i64,
     /// Answered calls that the ledger doesn't know; below zero, ones that it counts in excess.
     calls: i64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
-#[oai(rename_all = "snake_case")]
-enum ScopeName {
-    Link,
-    Client,
-    Campaign,
-    Seller,
 }
 
 #[OpenApi(prefix_path = "/api/internal/caps", tag = "AdminTag::Internal")]
@@ -98,12 +89,6 @@ impl Verified {
 
 impl DifferentScope {
     const fn new(Difference { scope, calls }: Difference) -> Self {
-        let name = match scope.kind {
-            ScopeKind::Link => ScopeName::Link,
-            ScopeKind::Client => ScopeName::Client,
-            ScopeKind::Campaign => ScopeName::Campaign,
-            ScopeKind::Seller => ScopeName::Seller,
-        };
-        Self { scope: name, id: scope.id, calls }
+        Self { scope: Word(scope.kind), id: scope.id, calls }
     }
 }

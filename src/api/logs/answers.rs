@@ -6,7 +6,6 @@ use poem_openapi::payload::Json;
 use poem_openapi::registry::{
     MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry,
 };
-use poem_openapi::types::Any;
 use poem_openapi::{ApiResponse, Object};
 use serde_json::Value;
 use uuid::Uuid;
@@ -15,6 +14,7 @@ use crate::api::audit::{Audited, shown};
 use crate::api::input::Word;
 use crate::api::page::Page;
 use crate::api::stamp::Stamp;
+use crate::api::trace::DecisionTrace;
 
 /// The record of one call. Names are those at the time of the call.
 #[derive(Debug, Object)]
@@ -83,8 +83,9 @@ pub struct CallLogDetail {
     log: CallLog,
     /// Clients dialled, in order.
     attempts: Vec<Attempt>,
-    /// What routing and capacity decided, step by step.
-    trace: Any<Value>,
+    /// Why the call went where it went; `null` if an older version wrote it in words of its own.
+    #[oai(nullable)]
+    trace: Option<DecisionTrace>,
 }
 
 /// One client dialled for one call.
@@ -196,7 +197,7 @@ impl Audited for call_log::Model {
 
 impl CallLogDetail {
     pub fn new(log: call_log::Model, attempts: Vec<call_attempt::Model>) -> Self {
-        let trace = Any(log.trace.clone());
+        let trace = DecisionTrace::stored(&log.trace);
         Self { log: log.into(), attempts: attempts.into_iter().map(Attempt::from).collect(), trace }
     }
 }

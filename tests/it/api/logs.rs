@@ -1,5 +1,9 @@
+use capconduit::capacity::{ScopeKind, WindowKind};
 use capconduit::clock;
-use capconduit_entity::{AttemptResult, CallReason, CallStatus, call_attempt, call_log};
+use capconduit::ids::{CampaignId, ClientId, DidId, LinkId, SellerId};
+use capconduit::routing::Trace;
+use capconduit::routing::trace::{LinkTrace, RefusedBy};
+use capconduit_entity::{AttemptResult, CallReason, CallStatus, Strategy, call_attempt, call_log};
 use chrono::{DateTime, Utc};
 use sea_orm::{ActiveModelTrait, Set};
 use serde_json::{Value, json};
@@ -33,11 +37,43 @@ pub async fn log(api: &TestApi, seller: i64, start: &str, status: CallStatus) ->
         hangup_cause_text: Set("User busy".to_owned()),
         asterisk_uniqueid: Set("1.1".to_owned()),
         asterisk_linkedid: Set(None),
-        trace: Set(json!({"links": [{"linkId": 5, "verdict": "dialled"}]})),
+        trace: Set(serde_json::to_value(trace(seller)).unwrap()),
         created_at: Set(start),
         ..Default::default()
     };
     row.insert(&api.backend.db).await.unwrap().id
+}
+
+/// Of a call that went to the second link, for the first had no room.
+fn trace(seller: i64) -> Trace {
+    let link = |id, verdict: &str| LinkTrace {
+        link_id: LinkId(id),
+        client_id: ClientId(9),
+        client_identifier: "acme".to_owned(),
+        client_name: "Acme".to_owned(),
+        priority: 1,
+        weight: 10,
+        verdict: verdict.to_owned(),
+        attempt: (verdict == "dialled").then_some(1),
+        refused_by: (verdict == "daily_cap").then_some(RefusedBy {
+            scope: ScopeKind::Link,
+            window: Some(WindowKind::Day),
+            used: 4,
+            held: 1,
+            limit: 5,
+        }),
+    };
+    Trace {
+        did_id: Some(DidId(3)),
+        seller_id: Some(SellerId(seller)),
+        campaign_id: Some(CampaignId(7)),
+        campaign_name: Some("Solar".to_owned()),
+        strategy: Some(Strategy::RoundRobin),
+        dial_timeout_seconds: Some(20),
+        seed: None,
+        cursor: Some(LinkId(4)),
+        links: vec![link(5, "daily_cap"), link(6, "dialled"), link(4, "not_reached")],
+    }
 }
 
 fn ids(answer: &Value) -> Vec<i64> {
@@ -76,9 +112,22 @@ async fn a_call_log_tells_the_whole_way_of_the_call() {
     assert_eq!(read["reason"], "all_busy");
     assert_eq!(read["attempts"][0]["result"], "busy");
     assert_eq!(read["attempts"][0]["startedAt"], "2026-11-22T10:00:01Z");
-    assert_eq!(read["trace"]["links"][0]["verdict"], "dialled");
+    assert_eq!(read["trace"], serde_json::to_value(trace(joe.id)).unwrap(), "as it is stored");
     eve.get(&format!("/api/seller/logs/{id}")).await.expect(404);
     staff.get(&format!("/api/admin/logs/{id}")).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_trace_that_cannot_be_read_does_not_hide_the_call() {
+    let api = TestApi::start().await;
+    let joe = api.seller("joe").await;
+    let id = log(&api, joe.id, "2026-11-22T10:00:00Z", CallStatus::Busy).await;
+    for trace in [json!({"links": [{"verdict": "in words of its own"}]}), json!(7)] {
+        let row = call_log::ActiveModel { id: Set(id), trace: Set(trace), ..Default::default() };
+        row.update(&api.backend.db).await.unwrap();
+        let read = joe.get(&format!("/api/seller/logs/{id}")).await.expect(200);
+        assert_eq!((&read["reason"], &read["trace"]), (&json!("all_busy"), &Value::Null));
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod auth;
 mod campaigns;
 mod caps;
 mod clients;
+mod command_line;
 mod dids;
 mod documents;
 mod follow;

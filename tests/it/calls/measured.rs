@@ -1,5 +1,6 @@
 //! The figures say what happened.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use serde_json::json;
@@ -94,11 +95,30 @@ async fn the_figures_say_what_became_of_real_calls() {
     assert!(found.known("process_cpu_seconds_total") > 0.0);
     assert!(found.known("process_start_time_seconds") > 1.7e9);
 
+    assert_documented(&found.families);
     // Neither names nor numbers nor ids are among the labels.
     for key in found.keys() {
         let told = ["+1555", "client-", "seller-"].iter().any(|part| key.contains(part));
         assert!(!told, "{key}");
     }
+}
+
+/// The page for operators has every metric, and no other.
+fn assert_documented(families: &[String]) {
+    let page = include_str!("../../../docs/OPERATIONS.md");
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let named: BTreeSet<&str> = page
+        .split(|c| !is_part(c))
+        .filter(|word| word.starts_with("capconduit_") || word.starts_with("process_"))
+        .map(|word| {
+            ["_total", "_bucket", "_info"].iter().fold(word, |w, end| w.trim_end_matches(end))
+        })
+        .collect();
+    let there: BTreeSet<&str> = families.iter().map(String::as_str).collect();
+    let without_a_name: Vec<_> = there.difference(&named).collect();
+    assert!(without_a_name.is_empty(), "not in docs/OPERATIONS.md: {without_a_name:?}");
+    let gone: Vec<_> = named.difference(&there).filter(|name| !name.ends_with('_')).collect();
+    assert!(gone.is_empty(), "no such metrics: {gone:?}");
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use super::clients::sipp;
 use super::process::Process;
 use super::service::Service;
@@ -46,6 +48,12 @@ impl Plan<'_> {
 }
 
 impl Callers {
+    /// Nobody calls any more, and those who talk or wait come to their end.
+    pub async fn stop(mut self, bound: Duration) {
+        assert!(self.process.signal(Signal::USR1), "they called all the time");
+        self.process.finished("the callers are done", bound).await;
+    }
+
     /// Waits for the end of every call.
     pub async fn finish(mut self, bound: Duration) -> Trace {
         let status = self.process.finished("the callers are done", bound).await;

@@ -2,8 +2,13 @@
 
 use std::collections::BTreeMap;
 
-/// Every sample by its name and labels, as they are written.
-pub struct Metrics(BTreeMap<String, f64>);
+/// What was read.
+pub struct Metrics {
+    /// Every sample by its name and labels, as they are written.
+    samples: BTreeMap<String, f64>,
+    /// The names of all families, those without a sample among them.
+    pub families: Vec<String>,
+}
 
 /// What the suffixes of a family's samples may be.
 fn suffixes(kind: &str) -> &'static [&'static str] {
@@ -52,27 +57,22 @@ impl Metrics {
             assert!(samples.insert(key.to_owned(), value).is_none(), "twice: {line}");
         }
         assert_eq!(lines.collect::<Vec<_>>(), ["# EOF"], "and nothing after it");
-        Self(samples)
-    }
-
-    /// One sample; 0 if there is none.
-    pub fn get(&self, key: &str) -> f64 {
-        self.0.get(key).copied().unwrap_or_default()
+        Self { samples, families }
     }
 
     /// One that must be there.
     #[track_caller]
     pub fn known(&self, key: &str) -> f64 {
-        *self.0.get(key).unwrap_or_else(|| panic!("no {key} in {:#?}", self.0.keys()))
+        *self.samples.get(key).unwrap_or_else(|| panic!("no {key} in {:#?}", self.samples.keys()))
     }
 
     /// All samples that begin like this.
     pub fn sum(&self, beginning: &str) -> f64 {
         let begins = |(key, _): &(&String, &f64)| key.starts_with(beginning);
-        self.0.iter().filter(begins).map(|(_, value)| value).sum()
+        self.samples.iter().filter(begins).map(|(_, value)| value).sum()
     }
 
     pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.samples.keys().map(String::as_str)
     }
 }

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -41,7 +41,7 @@ pub struct Service {
 enum Ground {
     Embedded,
     /// A database and a Redis that the settings name, made at the first start.
-    Production(Option<Box<Production>>),
+    Production(Option<Arc<Production>>),
     /// Servers that it starts itself.
     Private {
         database_port: u16,
@@ -85,6 +85,25 @@ impl Service {
         let mut service = Self::prepare();
         let (database_port, redis_port) = (service.ports.single(), service.ports.single());
         service.ground = Ground::Private { database_port, redis_port };
+        service
+    }
+
+    /// One of the production profile, whatever the others are.
+    pub async fn start_production() -> Self {
+        let mut service = Self::prepare();
+        service.ground = Ground::Production(None);
+        service.start_first().await;
+        service
+    }
+
+    /// Another instance on the same database and Redis, with an Asterisk of its own.
+    pub async fn start_beside(other: &Self) -> Self {
+        let Ground::Production(Some(shared)) = &other.ground else { panic!("it shares nothing") };
+        let mut service = Self::prepare();
+        service.ground = Ground::Production(Some(shared.clone()));
+        service.start_again().await;
+        let password = other.secret("admin-password");
+        service.admin = Some(Web::sign_in(service.http_port, "admin", &password).await);
         service
     }
 
@@ -256,8 +275,33 @@ impl Service {
         self.log_in_full(&self.logs(1).await[0]).await
     }
 
+    /// What `capconduit caps verify` exits with, and what it says.
+    pub fn verify_caps(&self) -> (i32, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_capconduit"))
+            .args(["caps", "verify", "--http-port", &self.http_port.to_string(), "--data"])
+            .arg(self.data())
+            .output()
+            .unwrap();
+        let told = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap(), String::from_utf8(told).unwrap())
+    }
+
     /// No channel, no bridge, no live call, and nothing held under any cap.
     pub async fn assert_clean(&self) {
+        self.assert_no_calls().await;
+        let campaigns = self.campaigns.lock().unwrap().clone();
+        for campaign in campaigns {
+            let mut last = Vec::new();
+            eventually("nothing is held under a cap", seconds(5), async || {
+                last = campaign.links().await;
+                last.iter().all(|link| link.is_idle()).then_some(())
+            })
+            .await;
+        }
+    }
+
+    /// No channel, no bridge and no live call.
+    pub async fn assert_no_calls(&self) {
         for what in ["channels", "bridges"] {
             let path = what.to_owned();
             eventually(&format!("no {what} in Asterisk"), seconds(8), async || {
@@ -270,15 +314,6 @@ impl Service {
             (self.live_calls().await == 0).then_some(())
         })
         .await;
-        let campaigns = self.campaigns.lock().unwrap().clone();
-        for campaign in campaigns {
-            let mut last = Vec::new();
-            eventually("nothing is held under a cap", seconds(5), async || {
-                last = campaign.links().await;
-                last.iter().all(|link| link.is_idle()).then_some(())
-            })
-            .await;
-        }
     }
 
     /// What a file of the data folder keeps secret.
@@ -299,7 +334,7 @@ impl Ground {
             Self::Embedded => {}
             Self::Production(production) => {
                 if production.is_none() {
-                    *production = Some(Box::new(Production::prepare().await));
+                    *production = Some(Arc::new(Production::prepare().await));
                 }
                 production.as_ref().unwrap().configure(command);
             }

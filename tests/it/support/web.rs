@@ -54,6 +54,16 @@ impl Web {
         self.ask(Method::POST, path, Some(body)).await
     }
 
+    /// None where it isn't done.
+    pub async fn try_post(&self, path: &str, body: Value) -> Option<Value> {
+        let request = self.http.post(format!("{}{path}", self.base)).bearer_auth(&self.token);
+        let answer = request.json(&body).send().await.ok()?;
+        if !answer.status().is_success() {
+            return None;
+        }
+        answer.json().await.ok()
+    }
+
     pub async fn put(&self, path: &str, body: Value) -> Value {
         self.ask(Method::PUT, path, Some(body)).await
     }

@@ -1,0 +1,155 @@
+//! Several instances on one ledger: caps that hold over all of them, while
+//! instances die. What is in use is counted by the callees.
+
+use std::time::Duration;
+
+use futures_util::future::join;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::support::callers::Plan;
+use crate::support::clients::{Manner, Phones};
+use crate::support::seller::Campaign;
+use crate::support::service::Service;
+use crate::support::wait::{eventually, seconds};
+
+const FIRST: &str = "+15550101401";
+const SECOND: &str = "+15550101402";
+/// Live calls at once of two clients, over all campaigns.
+const CAPS: [u64; 2] = [7, 4];
+
+/// Two instances with an Asterisk each, and what they share.
+struct Two {
+    one: Service,
+    other: Service,
+    phones: [Phones; 2],
+    campaigns: [Campaign; 2],
+}
+
+impl Two {
+    async fn start(manners: [Manner; 2]) -> Self {
+        let one = Service::start_production().await;
+        let other = Service::start_beside(&one).await;
+        let phones = [Phones::start(&one, manners[0]).await, Phones::start(&one, manners[1]).await];
+        let mut clients = Vec::new();
+        for (phones, cap) in phones.iter().zip(CAPS) {
+            let client = one.client(&phones.contact()).await;
+            let cap = json!({"maxConcurrency": cap});
+            one.admin().put(&format!("/api/admin/clients/{client}"), cap).await;
+            clients.push(client);
+        }
+        let seller = one.seller().await;
+        let campaigns = [
+            seller.campaign(&one, FIRST, "priority", 20).await,
+            seller.campaign(&one, SECOND, "priority", 20).await,
+        ];
+        // Each campaign prefers another client.
+        for (campaign, order) in campaigns.iter().zip([[1, 2], [2, 1]]) {
+            for (client, priority) in clients.iter().zip(order) {
+                campaign.link(*client, json!({"forwardingPriority": priority})).await;
+            }
+        }
+        in_force(&other, SECOND).await;
+        Self { one, other, phones, campaigns }
+    }
+
+    /// No client had more calls at once than it buys, as its own phones saw it.
+    fn assert_caps_held(&self) -> [u64; 2] {
+        let most = [0, 1].map(|client| self.phones[client].trace().most_at_once() as u64);
+        assert!(most[0] <= CAPS[0] && most[1] <= CAPS[1], "{most:?} calls at once");
+        most
+    }
+
+    /// Nothing is left over, and the ledger says what the logs say.
+    async fn assert_clean(&self) {
+        self.one.assert_clean().await;
+        self.other.assert_no_calls().await;
+        for service in [&self.one, &self.other] {
+            eventually("the ledger agrees with the logs", seconds(5), async || {
+                let (code, told) = service.verify_caps();
+                (code == 0 && told.contains("agrees")).then_some(())
+            })
+            .await;
+        }
+    }
+}
+
+/// Waits until an instance knows what was changed on another: it has a second.
+async fn in_force(service: &Service, number: &str) {
+    let known = async || {
+        let asked = json!({"did": number});
+        let simulated = service.admin().try_post("/api/admin/routing/simulate", asked).await?;
+        (simulated["order"].as_array()?.len() == 2).then_some(())
+    };
+    eventually("a change is in force on the other instance", seconds(1), known).await;
+}
+
+fn answered(logs: &[Value]) -> usize {
+    logs.iter().filter(|log| log["callStatus"] == "ANSWERED").count()
+}
+
+#[tokio::test]
+async fn three_hundred_racing_calls_over_two_instances_never_exceed_a_clients_cap() {
+    let quick = Manner::answers_after(60).hangs_up_after(250);
+    let two = Two::start([quick, quick]).await;
+    let plan = |number| Plan { number, calls: 150, rate: 50, talk_ms: 5_000 };
+    let (one, other) = (plan(FIRST).start(&two.one), plan(SECOND).start(&two.other));
+    let (one, other) = join(one.finish(seconds(40)), other.finish(seconds(40))).await;
+
+    let logs = two.one.logs(300).await;
+    let taken = one.answered_with(200) + other.answered_with(200);
+    let refused = one.answered_with(503) + other.answered_with(503);
+    assert_eq!((taken, taken + refused), (answered(&logs), 300));
+    assert!(refused > 0, "the caps were reached");
+    assert_eq!(two.assert_caps_held(), CAPS, "and used to the full");
+    two.assert_clean().await;
+    for campaign in &two.campaigns {
+        assert!(
+            campaign.links().await.iter().all(|link| link.total() > 0),
+            "both clients got calls"
+        );
+    }
+}
+
+/// So often is an instance killed.
+const KILLS: u32 = 50;
+
+#[tokio::test]
+async fn an_instance_killed_fifty_times_under_load_exceeds_no_cap_and_leaves_nothing() {
+    let manners = [
+        Manner::answers_after(150).hangs_up_after(700),
+        Manner::answers_after(400).hangs_up_after(300),
+    ];
+    let mut two = Two::start(manners).await;
+    // Calls enough for all the time that it takes; the rest of them is let go.
+    let load = |number| Plan { number, calls: 3_000, rate: 12, talk_ms: 5_000 };
+    let callers = [load(FIRST).start(&two.one), load(SECOND).start(&two.other)];
+    let seed: u64 = rand::rng().random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    for _ in 0..KILLS {
+        sleep(Duration::from_millis(random.random_range(0..700))).await;
+        two.other.kill();
+        two.other.start_again().await;
+    }
+    for callers in callers {
+        callers.stop(seconds(20)).await;
+    }
+    two.assert_caps_held();
+    let logs = two.one.logs_so_far().await;
+    assert!(answered(&logs) > 100, "{} of {} calls were answered", answered(&logs), logs.len());
+    two.assert_clean().await;
+    let used = units_used(&two.campaigns).await;
+    let logs = two.one.logs_so_far().await;
+    assert_eq!(used, answered(&logs) as u64, "as many units are used as calls were answered");
+}
+
+async fn units_used(campaigns: &[Campaign]) -> u64 {
+    let mut used = 0;
+    for campaign in campaigns {
+        used += campaign.links().await.iter().map(|link| link.total()).sum::<u64>();
+    }
+    used
+}
