@@ -250,7 +250,7 @@ pub(super) fn read_verdict(answer: &str) -> Result<Verdict, Unavailable> {
 
 fn try_verdict(answer: &str) -> Option<Verdict> {
     let mut words = answer.split(' ');
-    let mut link = || Some(words.next()?.parse::<i64>().ok()?);
+    let mut link = || words.next()?.parse::<i64>().ok();
     let granted = link()?;
     let rotated_by = usize::try_from(link()?).ok()?;
     let cursor = link()?;
