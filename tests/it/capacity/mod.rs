@@ -5,6 +5,7 @@ mod model;
 mod naive;
 mod outage;
 mod racing;
+mod share;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
