@@ -22,10 +22,10 @@ use crate::call::adopt;
 use crate::call::driver::Parts;
 use crate::call::registry::{Registry, Request};
 use crate::capacity::measured::MeasuredLedger;
-use crate::capacity::recount::Recount;
-use crate::capacity::{Keeper, Ledger, MemoryLedger, RedisLedger, Status};
+use crate::capacity::recount::{Recount, Truth};
+use crate::capacity::{Keeper, Ledger, MemoryLedger, RedisLedger, Share, Status};
 use crate::clock;
-use crate::config::{CapacitySettings, Config, LedgerStore};
+use crate::config::{CapacitySettings, Config, LedgerStore, WhenAway};
 use crate::ids::CallId;
 use crate::journal::{Journal, JournalTasks};
 use crate::live::Live;
@@ -104,7 +104,12 @@ impl App {
         let instance = instance_name(&config.journal.directory)?;
         let ledger = open_ledger(&config.capacity, &instance, &stop_ledger)?;
         let ledger: Arc<dyn Ledger> = Arc::new(MeasuredLedger::new(ledger, metrics.clone()));
-        let keeper = Arc::new(Keeper::new(ledger.clone(), &instance, &config.capacity.leases()));
+        let truth: Arc<dyn Truth> = Arc::new(store::truth::Records(db.clone()));
+        let mut keeper = Keeper::new(ledger.clone(), &instance, &config.capacity.leases());
+        if config.capacity.when_away == WhenAway::Share {
+            keeper = keeper.with_share(Share::new(config.capacity.instances, truth.clone()));
+        }
+        let keeper = Arc::new(keeper);
         let written = {
             let keeper = keeper.clone();
             Box::new(move |calls: &HashSet<CallId>| keeper.recorded(calls))
@@ -119,11 +124,7 @@ impl App {
         debug!("loading the configuration and filling the ledger");
         let routing = Arc::new(Current::default());
         let snapshot = store::routing::load_snapshot(&db).await.map_err(in_database)?;
-        let recount = Arc::new(Recount::new(
-            keeper.clone(),
-            Arc::new(store::truth::Records(db.clone())),
-            config.capacity.recount(),
-        ));
+        let recount = Arc::new(Recount::new(keeper.clone(), truth, config.capacity.recount()));
         let ledger_tasks = TaskTracker::new();
         ledger_tasks.spawn({
             let (keeper, stop) = (keeper.clone(), stop_ledger.clone());

@@ -30,6 +30,7 @@ pub mod measured;
 pub mod memory;
 pub mod recount;
 pub mod redis;
+pub mod share;
 pub mod window;
 
 use std::sync::Arc;
@@ -46,6 +47,7 @@ pub use caps::Caps;
 pub use keeper::Keeper;
 pub use memory::MemoryLedger;
 pub use redis::{RedisLedger, RedisSettings};
+pub use share::Share;
 pub use window::{Slot, Window, WindowKind, Windows};
 
 /// Something that has caps.

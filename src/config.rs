@@ -75,6 +75,18 @@ pub struct CapacitySettings {
     pub lease_seconds: u64,
     /// How often the ledger is compared with the records.
     pub verify_minutes: u64,
+    pub when_away: WhenAway,
+    /// Instances that share calls.
+    pub instances: u32,
+}
+
+/// What becomes of new calls while Redis is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenAway {
+    Refuse,
+    /// They are held against a share of each limit: see `capacity::share`.
+    Share,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -313,6 +325,15 @@ impl Config {
         if !(1..=1_440).contains(&capacity.verify_minutes) {
             return invalid("capacity.verify_minutes", "must be from 1 to 1440");
         }
+        if !(1..=64).contains(&capacity.instances) {
+            return invalid("capacity.instances", "must be from 1 to 64");
+        }
+        if capacity.when_away == WhenAway::Share && capacity.instances < 2 {
+            return invalid(
+                "capacity.instances",
+                "must be given, and at least 2, where capacity.when_away is share",
+            );
+        }
         if let Some(address) = self.metrics.listens_at() {
             if address.parse::<std::net::SocketAddr>().is_err() {
                 return invalid(
@@ -360,10 +381,14 @@ mod tests {
             ("capacity.patience_ms", "0"),
             ("capacity.lease_seconds", "60"),
             ("capacity.verify_minutes", "0"),
+            ("capacity.when_away", "hope"),
+            ("capacity.instances", "65"),
         ] {
             let refusal = refusal(name, value);
             assert!(refusal.contains(name), "{refusal}");
         }
+        // A share of what everybody has isn't known without their number.
+        assert!(refusal("capacity.when_away", "share").contains("capacity.instances"));
         assert!(refusal("http.adress", "127.0.0.1:1").contains("adress"));
     }
 

@@ -13,20 +13,24 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{Instant, interval, sleep};
+use tokio::time::{Instant, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::recount::Known;
 use super::{
-    Candidate, HoldId, Holder, Leases, Ledger, Request, Stage, Standing, Status, Turn, Unavailable,
-    Verdict,
+    Candidate, HoldId, Holder, Leases, Ledger, Request, Share, Stage, Standing, Status, Turn,
+    Unavailable, Verdict,
 };
 use crate::ids::CallId;
 
 /// Speaks for every hold of this instance.
 pub struct Keeper {
     ledger: Arc<dyn Ledger>,
+    /// What is asked for room while the ledger is away; none = nothing.
+    ///
+    /// Its lock is taken within that of the holds.
+    share: Option<Share>,
     /// The name under which the ledger knows this instance's holds.
     node: String,
     holds: Mutex<HashMap<HoldId, Kept>>,
@@ -63,11 +67,18 @@ impl Keeper {
     pub fn new(ledger: Arc<dyn Ledger>, node: &str, leases: &Leases) -> Self {
         Self {
             ledger,
+            share: None,
             node: node.to_owned(),
             holds: Mutex::default(),
             untold: Notify::new(),
             trusted_for: leases.held / 2,
         }
+    }
+
+    /// The same, with a share of its own to hold calls against while the ledger is away.
+    pub fn with_share(mut self, share: Share) -> Self {
+        self.share = Some(share);
+        self
     }
 
     pub fn ledger(&self) -> &Arc<dyn Ledger> {
@@ -80,6 +91,14 @@ impl Keeper {
     /// # Errors
     /// When the ledger can't be asked: nothing may be dialled then.
     pub async fn reserve(&self, request: &Request) -> Result<Verdict, Unavailable> {
+        if let Some(share) = &self.share {
+            match share.shared_from() {
+                // What the ledger was never asked, it can't answer late.
+                None => return self.reserve_alone(share, request),
+                Some(from) if from > Instant::now() => sleep_until(from).await,
+                Some(_) => {}
+            }
+        }
         let asked = Instant::now();
         if let Some(candidate) = request.candidates.first()
             && let Some(standing) = Standing::held(request.hold, candidate)
@@ -116,12 +135,35 @@ impl Keeper {
                 kept.told = Some(Stage::Held);
                 kept.promised = asked;
                 kept.asking = false;
+                self.note(&kept.standing);
             }
             _ => {
                 holds.remove(&request.hold);
             }
         }
         answer
+    }
+
+    /// Holds a call against this instance's share. The ledger is told when it is back.
+    fn reserve_alone(&self, share: &Share, request: &Request) -> Result<Verdict, Unavailable> {
+        let mut holds = self.holds.lock();
+        let verdict = share.reserve(request)?;
+        let candidate = request.candidates.iter().find(|c| Some(c.link) == verdict.granted);
+        if let Some(candidate) = candidate
+            && let Some(standing) = Standing::held(request.hold, candidate)
+        {
+            let promised = Instant::now();
+            let kept = holds.entry(request.hold).or_insert_with(|| Kept {
+                standing,
+                candidate: Some(candidate.clone()),
+                told: None,
+                promised,
+                asking: false,
+                recorded: None,
+            });
+            kept.promised = promised;
+        }
+        Ok(verdict)
     }
 
     /// Whether the capacity is still this call's, before it dials. One that slept
@@ -172,6 +214,7 @@ impl Keeper {
     pub fn adopt(&self, standing: impl IntoIterator<Item = Standing>) {
         let mut holds = self.holds.lock();
         for standing in standing {
+            self.note(&standing);
             let hold = standing.hold;
             let kept = Kept {
                 standing,
@@ -196,6 +239,7 @@ impl Keeper {
                 over => over,
             };
             kept.asking = false;
+            self.note(&kept.standing);
         }
         self.untold.notify_one();
     }
@@ -241,9 +285,18 @@ impl Keeper {
     pub async fn run(&self, cancel: CancellationToken) {
         let mut status = self.ledger.status();
         let mut known = status.borrow_and_update().clone();
+        self.follow(&known);
         let mut tick = interval(TICK);
         let mut renewed = Instant::now();
         loop {
+            if let Some(share) = self.share.as_ref().filter(|share| share.is_unknown()) {
+                tokio::select! {
+                    () = cancel.cancelled() => {}
+                    // Seen again below.
+                    _ = status.changed() => status.mark_changed(),
+                    () = self.open_share(share) => {}
+                }
+            }
             tokio::select! {
                 () = cancel.cancelled() => {
                     self.tell_untold().await;
@@ -251,6 +304,7 @@ impl Keeper {
                 }
                 Ok(()) = status.changed() => {
                     let now = status.borrow_and_update().clone();
+                    self.follow(&now);
                     if is_other(&known, &now) {
                         self.forget_what_was_told();
                     }
@@ -272,6 +326,43 @@ impl Keeper {
         }
     }
 
+    /// The share counts while the ledger is away.
+    fn follow(&self, status: &Status) {
+        match (&self.share, status) {
+            (None, _) => {}
+            (Some(share), Status::Away) => share.begin(),
+            (Some(share), Status::Filling(_) | Status::Open(_)) => share.end(),
+        }
+    }
+
+    /// Finds out what is used, again and again until it is known, and lets calls be
+    /// held against the share.
+    async fn open_share(&self, share: &Share) {
+        let mut told = false;
+        loop {
+            let own = own(&self.holds.lock());
+            match share.read(&own).await {
+                Ok(said) => {
+                    // What is held can't change until the share takes note of it.
+                    let holds = self.holds.lock();
+                    return share.open(&said, &self::own(&holds));
+                }
+                Err(error) if !told => {
+                    told = true;
+                    warn!(error = %format!("{error:#}"), "the records can't be read; no call can be held until they or the ledger are back");
+                }
+                Err(_) => {}
+            }
+            sleep(RETRY_AFTER).await;
+        }
+    }
+
+    fn note(&self, standing: &Standing) {
+        if let Some(share) = &self.share {
+            share.note(standing);
+        }
+    }
+
     /// Tells the ledger all that it doesn't know yet. Whether it knows now.
     pub async fn tell_untold(&self) -> bool {
         let untold: Vec<_> = {
@@ -288,6 +379,7 @@ impl Keeper {
             let mut holds = self.holds.lock();
             let Some(kept) = holds.get_mut(&hold) else { return };
             kept.standing.stage = kept.standing.stage.max(next(kept.standing.stage));
+            self.note(&kept.standing);
             kept.standing.clone()
         };
         if !self.tell(&[standing]).await {
@@ -353,9 +445,16 @@ impl Keeper {
             kept.standing.stage = Stage::Returned;
             kept.told = None;
             kept.asking = false;
+            self.note(&kept.standing);
         }
         self.untold.notify_one();
     }
+}
+
+/// What is held for certain.
+fn own(holds: &HashMap<HoldId, Kept>) -> Vec<Standing> {
+    let certain = holds.values().filter(|kept| !kept.asking);
+    certain.map(|kept| kept.standing.clone()).collect()
 }
 
 /// Whether what one ledger was told is unknown to the other.

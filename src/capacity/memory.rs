@@ -78,6 +78,11 @@ impl State {
         self.take(standing, None, now);
     }
 
+    /// As [`Ledger::set_cursor`].
+    pub fn set_cursor(&mut self, campaign: CampaignId, link: LinkId) {
+        self.cursors.insert(campaign, link);
+    }
+
     /// The answer to a request, and the candidate that it has to be taken for.
     fn decide<'a>(&mut self, request: &'a Request) -> (Verdict, Option<&'a Candidate>) {
         match self.holds.get(&request.hold) {
@@ -199,7 +204,8 @@ impl State {
         }
     }
 
-    fn usage(&mut self, scope: Scope, windows: &Windows) -> Usage {
+    /// What is in use of one scope now.
+    pub fn usage(&mut self, scope: Scope, windows: &Windows) -> Usage {
         let Some(account) = self.scopes.get_mut(&scope) else {
             return Usage::default();
         };
@@ -292,7 +298,7 @@ impl Ledger for MemoryLedger {
     }
 
     async fn set_cursor(&self, campaign: CampaignId, link: LinkId) -> Result<(), Unavailable> {
-        self.state.lock().cursors.insert(campaign, link);
+        self.state.lock().set_cursor(campaign, link);
         Ok(())
     }
 

@@ -4,6 +4,8 @@ mod conformance;
 mod model;
 mod naive;
 mod outage;
+mod racing;
+mod share;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
