@@ -47,7 +47,7 @@ enum Phase {
     /// Nobody, until the records have said what is used.
     Away,
     /// This instance alone.
-    Alone(Room),
+    Alone(Box<Room>),
 }
 
 /// What the records say at the beginning of an outage.
@@ -120,7 +120,7 @@ impl Share {
         let mut phase = self.phase.lock();
         if matches!(*phase, Phase::Away) {
             warn!(instances = self.instances, "new calls are held against this instance's share");
-            *phase = Phase::Alone(Room::new(said, own));
+            *phase = Phase::Alone(Box::new(Room::new(said, own)));
         }
     }
 
