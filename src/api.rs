@@ -135,6 +135,8 @@ enum AdminTag {
     Users,
     /// Call centres that buy calls, with their PJSIP endpoints.
     Clients,
+    /// What is in use of caps, call by call.
+    Caps,
     /// Who changed what.
     Audit,
     /// For a dialplan that routes without the Stasis application.

@@ -8,6 +8,7 @@ use poem::endpoint::make_sync;
 use poem::web::Html;
 use poem_openapi::{OpenApi, OpenApiService};
 
+use super::admin::caps::CapsApi;
 use super::admin::clients::ClientsApi;
 use super::admin::users::UsersApi;
 use super::allow::Allow;
@@ -80,6 +81,7 @@ fn admin_apis() -> impl OpenApi {
     (
         UsersApi,
         ClientsApi,
+        CapsApi,
         AdminLogsApi,
         AdminLiveApi,
         AdminSimulateApi,

@@ -2,7 +2,9 @@
 
 use poem_openapi::Object;
 use poem_openapi::types::{ParseFromJSON, ToJSON, Type};
-use sea_orm::{ConnectionTrait, DbErr, EntityTrait, PaginatorTrait, QuerySelect, Select};
+use sea_orm::{
+    ConnectionTrait, DbErr, EntityTrait, FromQueryResult, PaginatorTrait, QuerySelect, Select,
+};
 
 use super::input::Asked;
 use super::input::query::{PageNumber, PerPage};
@@ -65,6 +67,22 @@ impl Paging {
         let total = query.clone().count(db).await?;
         let items = query.offset(self.offset()).limit(self.per_page).all(db).await?;
         Ok(Slice { items, total })
+    }
+
+    /// Runs a query for this page of it, of which only a part of each row is wanted.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn select_part<E, M, C>(self, query: Select<E>, db: &C) -> Result<Slice<M>, DbErr>
+    where
+        E: EntityTrait,
+        E::Model: Send + Sync,
+        M: FromQueryResult + Send + Sync,
+        C: ConnectionTrait,
+    {
+        let total = query.clone().count(db).await?;
+        let page = query.offset(self.offset()).limit(self.per_page);
+        Ok(Slice { items: page.into_model::<M>().all(db).await?, total })
     }
 
     /// The page as it is sent, where an entry may turn out to be broken.

@@ -17,6 +17,7 @@ use tokio::time::{Instant, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::recount::Known;
 use super::{
     Candidate, HoldId, Holder, Leases, Ledger, Request, Share, Stage, Standing, Status, Turn,
     Unavailable, Verdict,
@@ -251,29 +252,33 @@ impl Keeper {
     }
 
     /// Holds of this instance that the ledger knows and nobody here does: a run
-    /// that was cut off took them. Those that were never answered are given back.
-    pub async fn reclaim(&self, holders: &[Holder]) -> usize {
-        let strange: Vec<_> = {
-            let holds = self.holds.lock();
-            let mine = holders.iter().filter(|holder| holder.node == self.node && holder.live);
-            mine.filter(|holder| !holds.contains_key(&holder.hold)).collect()
-        };
-        let given_back: Vec<_> = strange
-            .iter()
-            .map(|holder| Standing {
-                hold: holder.hold,
-                stage: if holder.settled { Stage::Counted } else { Stage::Returned },
-                moment: holder.held_at,
-                scopes: holder.scopes.clone(),
-            })
-            .collect();
-        for holder in &strange {
+    /// that was cut off took them.
+    pub fn strangers(&self, holders: Vec<Holder>) -> Vec<Holder> {
+        let holds = self.holds.lock();
+        let is_strange =
+            |holder: &Holder| holder.node == self.node && !holds.contains_key(&holder.hold);
+        holders.into_iter().filter(is_strange).collect()
+    }
+
+    /// Gives back what nobody stands for. What the records tell of is used.
+    ///
+    /// # Errors
+    /// When the ledger can't be reached.
+    pub async fn give_back(&self, holders: &[Holder], known: &Known) -> Result<(), Unavailable> {
+        let back = holders.iter().map(|holder| Standing {
+            hold: holder.hold,
+            stage: match (known.has(holder), holder.settled || known.counts(holder)) {
+                (true, true) => Stage::Recorded,
+                (false, true) => Stage::Counted,
+                (_, false) => Stage::Returned,
+            },
+            moment: holder.held_at,
+            scopes: holder.scopes.clone(),
+        });
+        for holder in holders.iter().filter(|holder| holder.live) {
             warn!(call.id = %holder.hold.call, "a hold without a call is given back");
         }
-        if let Err(error) = self.ledger.advance(&given_back).await {
-            debug!(%error, "holds without a call could not be given back");
-        }
-        strange.len()
+        self.ledger.advance(&back.collect::<Vec<_>>()).await
     }
 
     /// Keeps the ledger informed, until it is cancelled.

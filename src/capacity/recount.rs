@@ -26,8 +26,21 @@ use crate::ids::{CallId, CampaignId, LinkId};
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     pub answered: Vec<Answered>,
-    /// Those of the calls asked about that the records tell of.
-    pub recorded: HashSet<CallId>,
+    /// Those of the calls asked about that the records tell of, and who answered.
+    pub recorded: HashMap<CallId, Option<LinkId>>,
+}
+
+impl Known {
+    /// Whether the records tell of the call of this hold.
+    pub fn has(&self, holder: &Holder) -> bool {
+        self.recorded.contains_key(&holder.hold.call)
+    }
+
+    /// Whether the records say that it was this hold's client who answered.
+    pub fn counts(&self, holder: &Holder) -> bool {
+        let link = self.recorded.get(&holder.hold.call).copied().flatten();
+        link.is_some_and(|link| holder.scopes.contains(&Scope::link(link)))
+    }
 }
 
 /// Where the truth is read.
@@ -99,8 +112,17 @@ impl Recount {
         let mut due = interval(self.settings.interval);
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         due.reset();
+        let mut has_reclaimed = false;
         loop {
             let now = status.borrow_and_update().clone();
+            if !has_reclaimed && matches!(now, Status::Open(_)) {
+                match self.reclaim().await {
+                    Ok(_) => has_reclaimed = true,
+                    Err(error) => {
+                        warn!(error = %format!("{error:#}"), "holds of the last run could not be looked for")
+                    }
+                }
+            }
             if let Status::Filling(epoch) = now {
                 if cancel.run_until_cancelled(self.fill_epoch(&epoch)).await.is_none() {
                     return;
@@ -161,16 +183,31 @@ impl Recount {
         Ok(())
     }
 
+    /// Gives back what an earlier run of this instance held and nobody stands for.
+    ///
+    /// # Errors
+    /// When the ledger or the records can't be reached.
+    pub async fn reclaim(&self) -> anyhow::Result<usize> {
+        let holders = self.keeper.strangers(self.keeper.ledger().holders().await?);
+        if holders.is_empty() {
+            return Ok(0);
+        }
+        let calls: Vec<_> = holders.iter().map(|holder| holder.hold.call).collect();
+        let known = self.truth.known(&calls).await?;
+        self.keeper.give_back(&holders, &known).await?;
+        Ok(holders.len())
+    }
+
     /// Compares the ledger with the records and with this instance's calls.
     ///
     /// # Errors
     /// When the ledger or the records can't be reached.
     pub async fn verify(&self, repair: bool) -> anyhow::Result<Findings> {
         let ledger = self.keeper.ledger();
+        let holds_without_call = if repair { self.reclaim().await? } else { 0 };
         let before = ledger.holders().await?;
-        let settled: Vec<_> =
-            before.iter().filter(|holder| holder.settled).map(|holder| holder.hold.call).collect();
-        let known = self.truth.known(&settled).await?;
+        let calls: Vec<_> = before.iter().map(|holder| holder.hold.call).collect();
+        let known = self.truth.known(&calls).await?;
         let books = ledger.books().await?;
         let after = ledger.holders().await?;
         let corrections = compare(&known, &books, &before, &after, clock::now());
@@ -184,7 +221,6 @@ impl Recount {
         if repair {
             ledger.correct(&corrections).await?;
         }
-        let holds_without_call = if repair { self.keeper.reclaim(&after).await } else { 0 };
         Ok(Findings {
             scopes: books.len(),
             holds: after.len(),
@@ -239,11 +275,18 @@ pub fn compare(
     let settled_before: HashSet<HoldId> =
         before.iter().filter(|holder| holder.settled).map(|holder| holder.hold).collect();
     for holder in before.iter().filter(|holder| holder.settled) {
-        if !known.recorded.contains(&holder.hold.call) {
+        if !known.has(holder) {
             for scope in &holder.scopes {
                 expect(*scope, None, 1, 1);
                 expect(*scope, Some(Slot::of(holder.held_at)), 1, 1);
             }
+        }
+    }
+    // Its call was recorded before the ledger heard of the answer: it is about to.
+    for holder in before.iter().filter(|holder| !holder.settled && known.counts(holder)) {
+        for scope in &holder.scopes {
+            expect(*scope, None, -1, 0);
+            expect(*scope, Some(Slot::of(holder.held_at)), -1, 0);
         }
     }
     for holder in after.iter().filter(|holder| holder.settled) {

@@ -30,6 +30,9 @@ pub fn print(options: &Options, data: &Path, first_password: Option<&str>) {
             row("Sign in", format!("admin  {}", style.strong(password)));
             row("", format!("shown once; also in {}", password_file.display()));
         }
+        None if !password_file.exists() => {
+            row("Sign in", "with an account of this database".to_owned());
+        }
         None => row(
             "Sign in",
             format!("admin, password in {} unless you changed it", password_file.display()),

@@ -1,15 +1,15 @@
 //! The cap columns that links, clients, campaigns and sellers' accounts share.
 
-use capconduit_entity::{campaign, client, link, user};
+use capconduit_entity::{Role, campaign, client, link, user};
 use chrono_tz::Tz;
-use sea_orm::ActiveValue;
+use sea_orm::{ActiveValue, ConnectionTrait, DbErr, EntityTrait};
 use tracing::warn;
 
-use crate::capacity::{Caps, Scope, WindowKind};
+use crate::capacity::{Caps, Scope, ScopeKind, WindowKind};
 use crate::ids::{CampaignId, ClientId, LinkId, SellerId};
 
 /// A row that has caps.
-pub trait Capped: Sync {
+pub trait Capped: Send + Sync {
     fn scope(&self) -> Scope;
 
     /// Live calls at once; none = no cap.
@@ -91,6 +91,29 @@ capped! {
     client => |id| Scope::client(ClientId(id)),
     campaign => |id| Scope::campaign(CampaignId(id)),
     user => |id| Scope::seller(SellerId(id)),
+}
+
+/// Whatever has this scope, with its caps; none if it isn't there.
+///
+/// # Errors
+/// When the database can't be read.
+pub async fn find(
+    db: &impl ConnectionTrait,
+    scope: Scope,
+) -> Result<Option<Box<dyn Capped>>, DbErr> {
+    fn boxed<R: Capped + 'static>(row: R) -> Box<dyn Capped> {
+        Box::new(row)
+    }
+    let id = scope.id;
+    Ok(match scope.kind {
+        ScopeKind::Link => link::Entity::find_by_id(id).one(db).await?.map(boxed),
+        ScopeKind::Client => client::Entity::find_by_id(id).one(db).await?.map(boxed),
+        ScopeKind::Campaign => campaign::Entity::find_by_id(id).one(db).await?.map(boxed),
+        ScopeKind::Seller => {
+            let user = user::Entity::find_by_id(id).one(db).await?;
+            user.filter(|user| user.role == Role::User).map(boxed)
+        }
+    })
 }
 
 /// A number that can't be below zero, whatever a row says.

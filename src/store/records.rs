@@ -14,7 +14,7 @@ use sea_orm::{
 use crate::call::CallRecord;
 use crate::call::outcome::cause;
 use crate::call::record::{Attempt, End};
-use crate::capacity::{Answered, MOMENTS_KEPT, Scope, ScopeKind};
+use crate::capacity::{Answered, MOMENTS_KEPT, Scope, ScopeKind, Window};
 use crate::clock::{self, Timestamp};
 use crate::db::begin_write;
 use crate::ids::LinkId;
@@ -184,7 +184,7 @@ fn attempt_row(call_log_id: i64, attempt: &Attempt, end: &End) -> call_attempt::
 }
 
 /// The column that names each kind of scope.
-pub const fn scope_column(kind: ScopeKind) -> call_log::Column {
+const fn scope_column(kind: ScopeKind) -> call_log::Column {
     match kind {
         ScopeKind::Link => call_log::Column::CampaignClientSettingId,
         ScopeKind::Client => call_log::Column::ClientId,
@@ -196,7 +196,7 @@ pub const fn scope_column(kind: ScopeKind) -> call_log::Column {
 /// Calls that count: those that a link answered.
 ///
 /// `held_at` is set for them alone, and is in the index where the link isn't.
-pub fn counted() -> Select<call_log::Entity> {
+fn counted() -> Select<call_log::Entity> {
     call_log::Entity::find()
         .filter(call_log::Column::CallStatus.eq(CallStatus::Answered))
         .filter(call_log::Column::HeldAt.is_not_null())
@@ -271,6 +271,35 @@ async fn totals(db: &impl ConnectionTrait, kind: ScopeKind) -> Result<Vec<(i64, 
         .into_tuple()
         .all(db)
         .await
+}
+
+/// A call that is a used unit of what it counts in.
+#[derive(Clone, Debug, FromQueryResult)]
+pub struct UsedUnit {
+    pub id: i64,
+    pub call_id: uuid::Uuid,
+    pub campaign_client_setting_id: Option<i64>,
+    pub client_id: Option<i64>,
+    pub campaign_id: Option<i64>,
+    pub user_id: Option<i64>,
+    pub held_at: Timestamp,
+}
+
+/// The [`UsedUnit`]s of a scope in a window, newest first.
+pub fn units_of(scope: Scope, window: Window) -> Select<call_log::Entity> {
+    let query = counted()
+        .select_only()
+        .columns([call_log::Column::Id, call_log::Column::CallId])
+        .columns(ScopeKind::ALL.iter().map(|kind| scope_column(*kind)))
+        .column(call_log::Column::HeldAt)
+        .filter(scope_column(scope.kind).eq(scope.id))
+        .filter(call_log::Column::HeldAt.gte(window.start))
+        .order_by_desc(call_log::Column::HeldAt)
+        .order_by_desc(call_log::Column::Id);
+    match window.end {
+        Some(end) => query.filter(call_log::Column::HeldAt.lt(end)),
+        None => query,
+    }
 }
 
 #[derive(FromQueryResult)]

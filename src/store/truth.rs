@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use capconduit_entity::{call_log, link};
+use capconduit_entity::{CallStatus, call_log, link};
 use sea_orm::{
     AccessMode, ColumnTrait, ConnectionTrait, DatabaseConnection, DbErr, EntityTrait,
     IsolationLevel, QueryFilter, QuerySelect, TransactionTrait,
@@ -29,10 +29,7 @@ impl Truth for Records {
         };
         let txn = self.0.begin_with_config(isolation, access).await?;
         let answered = records::answered(&txn, clock::now()).await?;
-        let mut recorded = std::collections::HashSet::new();
-        for some in calls.chunks(NAMED) {
-            recorded.extend(recorded_of(&txn, some).await?);
-        }
+        let recorded = recorded_of(&txn, calls).await?;
         txn.commit().await?;
         Ok(Known { answered, recorded })
     }
@@ -56,16 +53,27 @@ impl Truth for Records {
     }
 }
 
-async fn recorded_of(
+/// Those of `calls` that the records tell of, and the link that answered each.
+///
+/// # Errors
+/// When the database can't be read.
+pub async fn recorded_of(
     db: &impl ConnectionTrait,
     calls: &[CallId],
-) -> Result<impl Iterator<Item = CallId>, DbErr> {
-    let found = call_log::Entity::find()
-        .select_only()
-        .column(call_log::Column::CallId)
-        .filter(call_log::Column::CallId.is_in(calls.iter().map(|call| call.0)))
-        .into_tuple::<uuid::Uuid>()
-        .all(db)
-        .await?;
-    Ok(found.into_iter().map(CallId))
+) -> Result<HashMap<CallId, Option<LinkId>>, DbErr> {
+    let mut recorded = HashMap::new();
+    for some in calls.chunks(NAMED) {
+        let found = call_log::Entity::find()
+            .select_only()
+            .columns([call_log::Column::CallId, call_log::Column::CallStatus])
+            .column(call_log::Column::CampaignClientSettingId)
+            .filter(call_log::Column::CallId.is_in(some.iter().map(|call| call.0)))
+            .into_tuple::<(uuid::Uuid, CallStatus, Option<i64>)>()
+            .all(db)
+            .await?;
+        recorded.extend(found.into_iter().map(|(call, status, link)| {
+            (CallId(call), link.filter(|_| status == CallStatus::Answered).map(LinkId))
+        }));
+    }
+    Ok(recorded)
 }

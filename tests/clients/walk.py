@@ -14,6 +14,7 @@ from capconduit_admin.api.clients import create_client
 from capconduit_admin.api.logs import get_call_log
 from capconduit_admin.api.users import create_user
 from capconduit_admin.models import (
+    Account,
     CallLogDetail as AnyCallLog,
     ClientDetail,
     Login,
@@ -26,7 +27,6 @@ from capconduit_admin.models import (
     Role,
     SignedIn,
     TokenWithSecret,
-    User,
 )
 from capconduit_seller.api.campaigns import create_campaign, create_link, get_campaign, set_campaign_dids
 from capconduit_seller.api.dids import create_did
@@ -74,7 +74,7 @@ def sign_in(username: str, password: str) -> str:
 admin_token = sign_in("admin", os.environ["CAPCONDUIT_PASSWORD"])
 with admin_side.AuthenticatedClient(base_url=URL, token=admin_token) as admin:
     user = NewUser(username="py-seller", email="py@example.com", password=PASSWORD, role=Role.USER)
-    right(User, create_user.sync(client=admin, body=user))
+    right(Account, create_user.sync(client=admin, body=user))
     pjsip = NewPjsip(
         endpoint=NewEndpoint(id="py-client", aors="py-client", context="nowhere"),
         aor=NewAor(id="py-client", contact=os.environ["CAPCONDUIT_CONTACT"]),

@@ -15,7 +15,12 @@ use capconduit_entity::{
     audit_entry, call_attempt, call_log, campaign, campaign_did, client, did, link, pjsip_aor,
     pjsip_auth, pjsip_endpoint, session, user,
 };
-use sea_orm::{ActiveModelTrait, DatabaseConnection, EntityTrait, IntoActiveModel, SqlErr};
+use capconduit_migration::Migrator;
+use sea_orm::{
+    ActiveModelTrait, ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, IntoActiveModel,
+    SqlErr, Statement,
+};
+use sea_orm_migration::MigratorTrait;
 
 use crate::support::postgres::Postgres;
 
@@ -404,4 +409,25 @@ async fn calls_of_what_is_gone_still_count_for_the_client_and_the_seller() {
         assert_eq!(known(Scope::link(LinkId(2))), Some((1, 1)));
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_older_than_the_schema_writes_by_the_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", folder.path().join("test.db").display());
+    let [upgraded, older] = [
+        capconduit::db::connect(&url).await.unwrap(),
+        capconduit::db::connect(&url).await.unwrap(),
+    ];
+    Migrator::up(&upgraded, Some(5)).await.unwrap();
+    // It reads the schema as it is now, and keeps it.
+    let count = Statement::from_string(DbBackend::Sqlite, "SELECT count(*) FROM users");
+    older.query_one_raw(count).await.unwrap();
+    Migrator::up(&upgraded, None).await.unwrap();
+    for name in ["joe", "eve"] {
+        let email = format!("{name}@example.com");
+        let now = at("2026-11-22T12:00:00Z");
+        let row = store::users::new_account(name, &email, "hash".to_owned(), Role::User, now);
+        assert_eq!(row.insert(&older).await.unwrap().time_zone, "UTC");
+    }
 }

@@ -13,6 +13,8 @@ use serde_json::json;
 
 use crate::support::clients::{Manner, Phones};
 use crate::support::phone::Phone;
+use crate::support::postgres::Postgres;
+use crate::support::production::with_asterisk;
 use crate::support::seller::PASSWORD;
 use crate::support::service::{Service, tools};
 use crate::support::wait::{eventually, seconds};
@@ -148,6 +150,39 @@ async fn servers_that_end_under_calls_are_started_again_and_what_changed_since_c
     let at = |phones: &Phones| phones.trace().count(|message| message.is_answer(200, "INVITE"));
     assert_eq!((at(&first), at(&second)), (1, 4), "a changed client is found at once");
     assert_eq!(campaign.links().await[0].total(), 5);
+    service.assert_clean().await;
+}
+
+#[tokio::test]
+async fn while_postgresql_is_away_calls_go_on_and_their_records_wait() {
+    let mut server = Postgres::start();
+    let url = with_asterisk(server.url()).await;
+    let mut service = Service::prepare_on(&url).await;
+    service.start_first().await;
+    let client = Phones::start(&service, Manner::answers_after(50)).await;
+    let campaign = service.seller().await.campaign(&service, NUMBER, "priority", 20).await;
+    campaign.link(service.client(&client.contact()).await, json!({})).await;
+    let mut talking = Phone::call(&service, NUMBER).await;
+    assert_eq!(talking.answer().await, 200);
+
+    server.stop();
+    // Asterisk doesn't find the client now.
+    let mut refused = Phone::call(&service, NUMBER).await;
+    assert_eq!(refused.answer().await, 480);
+    talking.hang_up().await;
+    server.start_again();
+
+    eventually("calls are taken", seconds(10), async || {
+        service.admin().is_readable("/ready").await.then_some(())
+    })
+    .await;
+    let mut next = Phone::call(&service, NUMBER).await;
+    assert_eq!(next.answer().await, 200, "the first call afterwards");
+    next.hang_up().await;
+    let logs = service.logs(3).await;
+    let status: Vec<_> = logs.iter().map(|log| log["callStatus"].as_str().unwrap()).collect();
+    assert_eq!(status, ["ANSWERED", "FAILED", "ANSWERED"]);
+    assert_eq!(campaign.links().await[0].total(), 2);
     service.assert_clean().await;
 }
 

@@ -67,11 +67,8 @@ impl Two {
         self.one.assert_clean().await;
         self.other.assert_no_calls().await;
         for service in [&self.one, &self.other] {
-            eventually("the ledger agrees with the logs", seconds(5), async || {
-                let (code, told) = service.verify_caps();
-                (code == 0 && told.contains("agrees")).then_some(())
-            })
-            .await;
+            let (code, told) = service.verify_caps();
+            assert!(code == 0 && told.contains("agrees"), "{code}: {told}");
         }
     }
 }
@@ -105,12 +102,6 @@ async fn three_hundred_racing_calls_over_two_instances_never_exceed_a_clients_ca
     assert!(refused > 0, "the caps were reached");
     assert_eq!(two.assert_caps_held(), CAPS, "and used to the full");
     two.assert_clean().await;
-    for campaign in &two.campaigns {
-        assert!(
-            campaign.links().await.iter().all(|link| link.total() > 0),
-            "both clients got calls"
-        );
-    }
 }
 
 /// So often is an instance killed.

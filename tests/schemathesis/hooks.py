@@ -56,6 +56,7 @@ def before_call(ctx, case, kwargs):
 # Rules that span fields, or ask what is stored. OpenAPI has no words for them, so a
 # request that breaks one is valid by its schema, and 400 is the documented answer.
 AUTH = r"must be the id of pjsip.auth, .*|names an auth, but there is no pjsip.auth"
+SELLERS = r"only sellers have caps"
 OTHER = r"must be that of the (link|campaign|DID), .*"
 CODECS = r"must be codecs separated by commas, .*"
 RULES = {
@@ -70,7 +71,13 @@ RULES = {
     "campaignId": OTHER,
     "didId": OTHER,
     "clientId": OTHER,
-    "timeZone": r"must be the IANA name of a time zone, .*",
+    "timeZone": rf"must be the IANA name of a time zone, .*|{SELLERS}",
+    "maxConcurrency": SELLERS,
+    "totalCallsAllowed": SELLERS,
+    "hourlyCap": SELLERS,
+    "dailyCap": SELLERS,
+    "weeklyCap": SELLERS,
+    "monthlyCap": SELLERS,
     "pjsip.aor.contact": r"must be a SIP URI without parameters, .*",
     "pjsip.endpoint.allow": CODECS,
     "pjsip.endpoint.disallow": CODECS,

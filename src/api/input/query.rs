@@ -89,6 +89,54 @@ impl<T: Parameter> ParseFromParameter for Asked<T> {
     }
 }
 
+/// A part of a path that may have been right.
+pub struct InPath<T>(Result<T, String>);
+
+impl<T> InPath<T> {
+    /// The value; a complaint under `name` if it was wrong.
+    pub fn or_complain(self, name: &str, errors: &mut FieldErrors) -> Option<T> {
+        self.0.map_err(|message| errors.add(name, message)).ok()
+    }
+}
+
+impl<T> fmt::Debug for InPath<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InPath")
+    }
+}
+
+impl<T: Parameter> Type for InPath<T> {
+    const IS_REQUIRED: bool = true;
+    type RawValueType = Self;
+    type RawElementValueType = Self;
+
+    fn name() -> Cow<'static, str> {
+        "parameter".into()
+    }
+
+    fn schema_ref() -> MetaSchemaRef {
+        T::schema()
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+
+    fn as_raw_value(&self) -> Option<&Self> {
+        Some(self)
+    }
+
+    fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Self> + 'a> {
+        Box::new(std::iter::once(self))
+    }
+}
+
+impl<T: Parameter> ParseFromParameter for InPath<T> {
+    fn parse_from_parameter(text: &str) -> ParseResult<Self> {
+        Ok(Self(T::parse(text)))
+    }
+}
+
 fn inline(schema: MetaSchema) -> MetaSchemaRef {
     MetaSchemaRef::Inline(Box::new(schema))
 }

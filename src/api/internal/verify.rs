@@ -7,6 +7,7 @@ use tracing::error;
 
 use super::Dialplan;
 use crate::api::AdminTag;
+use crate::api::audit::{Audited, Change};
 use crate::api::input::{Body, Request, Word};
 use crate::api::problem::{Check, Problem, Refusal, away};
 use crate::capacity::ScopeKind;
@@ -65,6 +66,9 @@ impl VerifyApi {
     ) -> Result<Json<Verified>, Refusal<Check>> {
         let repair = asked.repair.unwrap_or_default();
         let findings = dialplan.backend.recount.verify(repair).await.map_err(unavailable)?;
+        if repair {
+            dialplan.begin_write().await?.commit(Change::created(&findings)).await?;
+        }
         Ok(Json(Verified::new(findings)))
     }
 }
@@ -72,6 +76,18 @@ impl VerifyApi {
 fn unavailable(err: anyhow::Error) -> Problem {
     error!(error = %format!("{err:#}"), "the ledger can't be compared with the call logs");
     away("The capacity ledger or the database")
+}
+
+impl Audited for Findings {
+    const RESOURCE: &'static str = "capacityLedger";
+
+    fn key(&self) -> String {
+        "all".to_owned()
+    }
+
+    fn facts(&self) -> Option<Value> {
+        serde_json::to_value(self).ok()
+    }
 }
 
 impl Verified {

@@ -176,6 +176,11 @@ async fn every_documented_write_leaves_one_entry_without_secrets() {
     let (_, entry) = walk.step(&api.dialplan(), path, &[], report).await;
     assert_eq!((&entry["user"], &entry["resource"]), (&Value::Null, &json!("callLog")));
 
+    let path = "POST /api/internal/caps/verify";
+    let (_, entry) = walk.step(&api.dialplan(), path, &[], json!({"repair": true})).await;
+    assert_eq!(entry["after"]["differences"], json!([]));
+    api.dialplan().post("/api/internal/caps/verify", json!({})).await.expect(200);
+
     assert_eq!(walk.done, documented_writes());
     let whole = admin.get("/api/admin/audit?per_page=200").await.text;
     for hidden in [secret, PASSWORD, "s3cret", "hidden-", "argon2", "Hash"] {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use capconduit::capacity::recount::{Recount, RecountSettings};
-use capconduit::capacity::{HoldId, Request};
+use capconduit::capacity::{HoldId, Holder, Request, Stage, Standing};
 use capconduit::clock;
 use capconduit::ids::LinkId;
 use capconduit::routing::{self, Decision};
@@ -361,4 +361,97 @@ async fn a_change_of_caps_is_in_the_audit_log() {
         (&Value::Null, &json!(30))
     );
     assert_eq!(entry["after"].get("caps"), None, "what was in use is no part of the change");
+}
+
+#[tokio::test]
+async fn each_unit_in_use_has_a_calls_name_on_it() {
+    let market = Market::open().await;
+    let (api, staff) = (&market.api, &market.staff);
+    let campaign = market.campaign.rsplit('/').next().unwrap();
+    // Two answered calls of joe's, one that talks and one that rings; one of eve's rings.
+    for (uniqueid, link) in [("1.1", 0), ("1.2", 0), ("1.3", 1)] {
+        let report = json!({
+            "incomingDidNumber": DID, "timestampStart": clock::now().to_rfc3339(),
+            "callStatus": "ANSWERED", "asteriskUniqueid": uniqueid,
+            "campaignClientSettingId": market.links[link],
+        });
+        let report = match link {
+            0 => report,
+            _ => with(report, json!({"incomingDidNumber": "+15550001111"})),
+        };
+        api.dialplan().post("/api/internal/log_call", report).await.expect(201);
+    }
+    market.call(DID).await.unwrap();
+    let talking = api.backend.ledger.holders().await.unwrap();
+    let talking = talking.into_iter().find(|holder| holder.live).unwrap();
+    let Holder { hold, held_at, scopes, .. } = talking;
+    let answered = Standing { hold, stage: Stage::Used, moment: held_at, scopes };
+    api.backend.ledger.advance(&[answered]).await.unwrap();
+    market.call(DID).await.unwrap();
+    market.call("+15550001111").await.unwrap();
+
+    let ledger = async |path: &str| staff.get(&format!("/api/admin/caps/{path}/ledger")).await;
+    let client = ledger(&format!("client/{}", market.client)).await.expect(200);
+    assert_eq!((&client["scope"], &client["id"]), (&json!("client"), &json!(market.client)));
+    assert_eq!(client["caps"], market.client().await["caps"]);
+    let states = |thing: &Value| {
+        let holds = thing["holds"].as_array().unwrap().iter();
+        let mut states: Vec<_> =
+            holds.map(|hold| (hold["state"].to_string(), hold["live"] == true)).collect();
+        states.sort();
+        states
+    };
+    let (held, used) = (("\"held\"".to_owned(), true), ("\"used\"".to_owned(), true));
+    assert_eq!(states(&client), [held.clone(), held.clone(), used.clone()]);
+    let talking =
+        client["holds"].as_array().unwrap().iter().find(|h| h["state"] == "used").unwrap();
+    assert_eq!(talking["callId"], hold.call.to_string());
+    assert_eq!((&talking["attempt"], &talking["userId"]), (&json!(1), &json!(market.joe.id)));
+    assert_eq!(talking["campaignClientSettingId"], market.links[0]);
+    let day = &client["windows"][0];
+    assert_eq!((&day["window"], &day["calls"]["total"]), (&json!("day"), &json!(3)));
+    assert_eq!(day["resetsAt"], cap(&client, "client", "day")["resetsAt"]);
+    // All units of the cap are there: what is used is in the records, or answered just now.
+    let day_cap = cap(&client, "client", "day");
+    assert_eq!((&day_cap["used"], &day_cap["held"]), (&json!(4), &json!(2)));
+    assert_eq!(cap(&client, "client", "concurrency")["used"], 3);
+
+    for (path, window) in
+        [(format!("campaign/{campaign}"), "week"), (format!("seller/{}", market.joe.id), "month")]
+    {
+        let found = ledger(&path).await.expect(200);
+        assert_eq!(states(&found), [held.clone(), used.clone()], "{path}");
+        let calls = &found["windows"][0]["calls"];
+        assert_eq!((&found["windows"][0]["window"], &calls["total"]), (&json!(window), &json!(2)));
+        assert!(calls["items"].as_array().unwrap().iter().all(|c| c["userId"] == market.joe.id));
+    }
+    let link = ledger(&format!("link/{}", market.links[1])).await.expect(200);
+    assert_eq!((states(&link), &link["windows"]), (vec![held], &json!([])), "no volume cap is set");
+
+    let page = format!("/api/admin/caps/client/{}/ledger?page=2&per_page=2", market.client);
+    let page = staff.get(&page).await.expect(200)["windows"][0]["calls"].clone();
+    assert_eq!((&page["pages"], page["items"].as_array().unwrap().len()), (&json!(2), 1));
+    let log = page["items"][0]["logId"].as_i64().unwrap();
+    let log = staff.get(&format!("/api/admin/logs/{log}")).await.expect(200);
+    assert_eq!(
+        (&log["callId"], &log["asteriskUniqueid"]),
+        (&page["items"][0]["callId"], &json!("1.1"))
+    );
+}
+
+#[tokio::test]
+async fn the_ledger_of_what_is_not_there_is_not_there() {
+    let market = Market::open().await;
+    let ledger =
+        async |path: &str| market.staff.get(&format!("/api/admin/caps/{path}/ledger")).await;
+    for scope in ["link", "client", "campaign", "seller"] {
+        ledger(&format!("{scope}/999")).await.expect(404);
+    }
+    // An account that doesn't sell.
+    ledger(&format!("seller/{}", market.staff.id)).await.expect(404);
+    let refused = ledger(&format!("did/{}", market.client)).await;
+    assert_eq!(refused.refused_fields(400), ["scope"]);
+    assert_eq!(ledger("client/acme").await.refused_fields(400), ["id"]);
+    let bad = market.staff.get("/api/admin/caps/x/1/ledger?page=0&per_page=201").await;
+    assert_eq!(bad.refused_fields(400), ["page", "per_page", "scope"]);
 }

@@ -43,6 +43,7 @@ POST   /api/admin/clients                              401    403    403     201
 GET    /api/admin/clients/{id}                         401    403    403     200   200   401      401     401
 PUT    /api/admin/clients/{id}                         401    403    403     200   200   401      401     401
 DELETE /api/admin/clients/{id}                         401    403    403     204   204   401      401     401
+GET    /api/admin/caps/{scope}/{id}/ledger             401    403    403     200   200   401      401     401
 GET    /api/admin/logs                                 401    403    403     200   200   401      401     401
 GET    /api/admin/logs/{id}                            401    403    403     200   200   401      401     401
 GET    /api/admin/live                                 401    403    403     200   200   401      401     401
@@ -116,6 +117,7 @@ fn body(operation: &str, things: &Things, asker: &Person) -> Option<Value> {
 /// The path with the ids of what it names.
 fn located(path: &str, things: &Things) -> String {
     let ids: &[(&str, String)] = &[
+        ("caps/{scope}/{id}", format!("caps/link/{}", things.link)),
         ("tokens/{id}", format!("tokens/{}", things.token)),
         ("users/{id}", format!("users/{}", things.account)),
         ("admin/clients/{id}", format!("admin/clients/{}", things.unlinked_client)),

@@ -36,7 +36,7 @@ struct Caps {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Configure(Settings),
+    Configure(Box<Settings>),
     Reserve {
         call: u128,
         attempt: u32,
@@ -117,7 +117,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Repeat),
         3 => seconds.prop_map(|seconds| Step::Clock { seconds }),
         1 => prop_oneof![3 => 1_u64..20, 1 => 200_u64..300].prop_map(|minutes| Step::Silence { minutes }),
-        1 => configuration().prop_map(Step::Configure),
+        1 => configuration().prop_map(|settings| Step::Configure(Box::new(settings))),
     ]
 }
 
@@ -165,7 +165,7 @@ struct Trial<'a> {
 impl Trial<'_> {
     async fn take(&mut self, step: Step) -> Result<(), TestCaseError> {
         match step {
-            Step::Configure(settings) => self.settings = settings,
+            Step::Configure(settings) => self.settings = *settings,
             Step::Clock { seconds } => self.moment += TimeDelta::seconds(seconds),
             Step::Silence { minutes } => {
                 self.naive.now += i64::try_from(minutes * 60_000).unwrap();

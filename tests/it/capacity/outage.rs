@@ -106,7 +106,8 @@ impl Truth for World {
             }
         }
         let asked: HashSet<_> = calls.iter().collect();
-        let recorded = logs.iter().map(|(call, ..)| *call).filter(|call| asked.contains(call));
+        let recorded = logs.iter().filter(|(call, ..)| asked.contains(call));
+        let recorded = recorded.map(|(call, scopes, _)| (*call, Some(LinkId(scopes[0].id))));
         let answered = by_scope.into_iter().map(|(scope, moments)| Answered {
             scope,
             total: u32::try_from(moments.len()).unwrap(),

@@ -1,6 +1,6 @@
 //! A PostgreSQL server of the test's own, on a free port, gone when the test is.
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -8,10 +8,15 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::ports::Ports;
+
 pub struct Postgres {
-    child: Child,
+    /// None while it is stopped.
+    child: Option<Child>,
     port: u16,
-    _data: TempDir,
+    /// Kept, so that nobody else has the port while it is stopped.
+    _ports: Ports,
+    folder: TempDir,
 }
 
 impl Postgres {
@@ -29,23 +34,40 @@ impl Postgres {
             .status()
             .expect("initdb: run scripts/fetch-tools postgres");
         assert!(initialised.success(), "initdb failed");
-        let port = free_port();
+        let ports = Ports::claim();
+        let port = ports.single();
+        let mut server = Self { child: None, port, _ports: ports, folder };
+        server.start_again();
+        server
+    }
+
+    /// Starts it on the same port, with the data that it had.
+    pub fn start_again(&mut self) {
+        assert!(self.child.is_none(), "it runs");
+        let port = self.port;
         let child = as_ordinary_user("postgres")
             .arg("-D")
-            .arg(&data)
+            .arg(self.folder.path().join("data"))
             .args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"])
             .args(["-c", "unix_socket_directories=", "-c", "max_connections=500"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("postgres starts");
-        let server = Self { child, port, _data: folder };
+        self.child = Some(child);
         let deadline = Instant::now() + Duration::from_secs(30);
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
             assert!(Instant::now() < deadline, "PostgreSQL did not come up");
             std::thread::yield_now();
         }
-        server
+    }
+
+    /// As after a crash: it cuts everybody off.
+    pub fn stop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let pid = rustix::process::Pid::from_child(&child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::QUIT);
+        let _ = child.wait();
     }
 
     pub fn url(&self) -> String {
@@ -55,10 +77,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // SIGQUIT: the data is thrown away anyway.
-        let pid = rustix::process::Pid::from_child(&self.child);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::QUIT);
-        let _ = self.child.wait();
+        self.stop();
     }
 }
 
@@ -77,9 +96,4 @@ fn as_ordinary_user(program: &str) -> Command {
     }
     command.args(["--pdeathsig", "QUIT"]).arg(path);
     command
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("its number").port()
 }

@@ -37,8 +37,12 @@ pub fn is_wanted() -> bool {
 impl Production {
     /// Does what an operator does before the first start.
     pub async fn prepare() -> Self {
+        Self::prepare_on(server_url().await).await
+    }
+
+    /// The same on another server, which [`with_asterisk`] made ready.
+    pub async fn prepare_on(server: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let server = server_url().await;
         let name = format!("calls_{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let (base, _) = server.rsplit_once('/').unwrap();
         let database_url = format!("{base}/{name}");
@@ -98,11 +102,15 @@ async fn server_url() -> &'static str {
                 std::thread::park();
             }
         });
-        let url = told.await.unwrap();
-        let admin = db::connect(&url).await.unwrap();
-        admin.execute_unprepared("CREATE ROLE asterisk LOGIN").await.unwrap();
-        admin.close().await.unwrap();
-        url
+        with_asterisk(told.await.unwrap()).await
     })
     .await
+}
+
+/// A server on which Asterisk has its role.
+pub async fn with_asterisk(url: String) -> String {
+    let admin = db::connect(&url).await.unwrap();
+    admin.execute_unprepared("CREATE ROLE asterisk LOGIN").await.unwrap();
+    admin.close().await.unwrap();
+    url
 }

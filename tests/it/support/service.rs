@@ -107,6 +107,13 @@ impl Service {
         service
     }
 
+    /// One that isn't started yet, on the PostgreSQL at `server`.
+    pub async fn prepare_on(server: &str) -> Self {
+        let mut service = Self::prepare();
+        service.ground = Ground::Production(Some(Arc::new(Production::prepare_on(server).await)));
+        service
+    }
+
     /// Starts what was prepared, and waits until calls are taken.
     pub async fn start_first(&mut self) {
         self.start_again().await;
