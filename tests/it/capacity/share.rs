@@ -43,7 +43,8 @@ impl Truth for Logs {
             total: u32::try_from(moments.len()).unwrap(),
             moments,
         });
-        let recorded = logs.iter().map(|(call, ..)| *call).filter(|call| calls.contains(call));
+        let recorded = logs.iter().filter(|(call, ..)| calls.contains(call));
+        let recorded = recorded.map(|(call, scopes, _)| (*call, Some(LinkId(scopes[0].id))));
         Ok(Known { answered: answered.collect(), recorded: recorded.collect() })
     }
 
