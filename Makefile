@@ -16,7 +16,7 @@ export PROFILE CONFIG DATA HTTP_PORT SIP_ADDRESS SIP_PORT ARI_PORT DATABASE_PORT
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint openapi build tools toolchain
+.PHONY: help run demo test bench lint openapi build tools toolchain
 
 PROGRAM := target/debug/capconduit
 NEEDED := asterisk sipp $(if $(filter production,$(PROFILE)),postgres redis)
@@ -32,6 +32,7 @@ help:
 	@echo '              CONFIG=file DATABASE_PORT=15432 REDIS_PORT=16379'
 	@echo 'make demo     sample data and a few dozen calls, shown live (beside a running make run, or alone)'
 	@echo 'make test     fetch what the tests need, check style, run all tests, those of calls on both profiles'
+	@echo 'make bench    the ledger in memory and in Redis, beside an empty script: two minutes on a quiet machine'
 	@echo 'make lint     formatting, clippy, shellcheck where it is installed'
 	@echo 'make openapi  write openapi/admin.yaml and openapi/seller.yaml anew'
 
@@ -49,6 +50,10 @@ test: tools lint
 	cargo test --workspace --locked -- --skip $(LOUD)
 	CAPCONDUIT_TEST_PROFILE=production cargo test --test it --locked -- calls::
 	cargo test --test it --locked -- $(LOUD)
+
+bench: toolchain
+	@scripts/fetch-tools redis
+	cargo bench --locked --bench ledger
 
 tools:
 	@scripts/fetch-tools asterisk sipp postgres redis

@@ -169,7 +169,10 @@ impl Room {
         for standing in own {
             // A call that the records tell of and that is known here counts here alone:
             // another instance may have read them before it was there.
-            if is_settled(standing.stage) && said.known.recorded.contains_key(&standing.hold.call) {
+            let recorded = said.known.recorded.get(&standing.hold.call).copied().flatten();
+            let is_recorded =
+                recorded.is_some_and(|link| standing.scopes.contains(&Scope::link(link)));
+            if is_settled(standing.stage) && is_recorded {
                 for scope in &standing.scopes {
                     let less = Correction {
                         scope: *scope,

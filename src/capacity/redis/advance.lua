@@ -15,15 +15,16 @@ local given, held_ms, used_ms, lapsed_ms, closed_ms = struct.unpack('<ddddd', AR
 local LEASE = {[HELD] = held_ms, [USED] = used_ms, [LAPSED] = lapsed_ms, [COUNTED] = used_ms, [CLOSED] = closed_ms}
 local NONE = 5
 -- By where the hold stands, then by what is said of it (held, used, counted,
--- returned, recorded): where it stands then, and what changes of live,
--- undecided and used calls.
+-- returned, recorded): where it stands then, and whether one is added to or taken
+-- off the live, undecided and used calls.
 local STEPS = {
-  [NONE] = {{HELD, 1, 1, 0}, {USED, 1, 0, 1}, {COUNTED, 0, 0, 1}, {CLOSED, 0, 0, 0}, {CLOSED, 0, 0, 0}},
-  [HELD] = {{HELD, 0, 0, 0}, {USED, 0, -1, 1}, {COUNTED, -1, -1, 1}, {CLOSED, -1, -1, 0}, {CLOSED, -1, -1, 1}},
-  [USED] = {{USED, 0, 0, 0}, {USED, 0, 0, 0}, {COUNTED, -1, 0, 0}, {CLOSED, -1, 0, 0}, {CLOSED, -1, 0, 0}},
-  [LAPSED] = {{LAPSED, 0, 0, 0}, {USED, 1, 0, 0}, {COUNTED, 0, 0, 0}, {CLOSED, 0, 0, 0}, {CLOSED, 0, 0, 0}},
-  [COUNTED] = {{COUNTED, 0, 0, 0}, {COUNTED, 0, 0, 0}, {COUNTED, 0, 0, 0}, {CLOSED, 0, 0, 0}, {CLOSED, 0, 0, 0}},
+  [NONE] = '0++0 1+0+ 300+ 4000 4000',
+  [HELD] = '0000 10-+ 3--+ 4--0 4--+',
+  [USED] = '1000 1000 3-00 4-00 4-00',
+  [LAPSED] = '2000 1+00 3000 4000 4000',
+  [COUNTED] = '3000 3000 3000 4000 4000',
 }
+local BY = {['-'] = -1, ['0'] = 0, ['+'] = 1}
 
 local now = clock(given)
 expire(base, leases_key, now, lapsed_ms)
@@ -37,16 +38,17 @@ for i = 1, #KEYS - 2 do
     kept, slot, owner, scopes, verdict = parse_hold(text)
   end
   if kept ~= CLOSED then
-    local step = STEPS[kept][stage + 1]
-    take(base, scopes, slot, step[2], step[3], step[4])
-    if step[1] == CLOSED then
+    local after, live, open, used = string.match(STEPS[kept], '(.)(.)(.)(.)', 5 * stage + 1)
+    after = tonumber(after)
+    take(base, scopes, slot, BY[live], BY[open], BY[used])
+    if after == CLOSED then
       verdict = ''
     end
     -- Who speaks for a hold leads its call.
-    if step[1] ~= kept or owner ~= node then
-      redis.call('SET', key, format_hold(step[1], slot, node, scopes, verdict))
+    if after ~= kept or owner ~= node then
+      redis.call('SET', key, format_hold(after, slot, node, scopes, verdict))
     end
-    redis.call('ZADD', leases_key, now + LEASE[step[1]], id)
+    redis.call('ZADD', leases_key, now + LEASE[after], id)
   end
 end
 return 'OK'

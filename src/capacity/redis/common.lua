@@ -7,22 +7,17 @@
 -- A hold is "kept;slot;node;scopes;verdict", its scopes separated by commas.
 
 local HEAD = 11
-local FRESH = {0, 0, -1, -1, 0, -1, 0, -1, 0, -1, 0}
-local FORMATS = {}
+local FRESH = struct.pack('<i4i4i4i4i4i4i4i4i4i4i4', 0, 0, -1, -1, 0, -1, 0, -1, 0, -1, 0)
 
 local function format(length)
-  local known = FORMATS[length]
-  if not known then
-    known = '<' .. string.rep('i4', length)
-    FORMATS[length] = known
+  if length == HEAD + 2 then
+    return '<i4i4i4i4i4i4i4i4i4i4i4i4i4'
   end
-  return known
+  return '<' .. string.rep('i4', length)
 end
 
 local function decode(raw)
-  if not raw then
-    return {unpack(FRESH)}
-  end
+  raw = raw or FRESH
   local length = #raw / 4
   local account = {struct.unpack(format(length), raw)}
   account[length + 1] = nil
@@ -145,23 +140,28 @@ local function take(base, scopes, slot, live, open, used)
   if live == 0 and open == 0 and used == 0 then
     return
   end
+  local names, keys = {}, {}
   for scope in string.gmatch(scopes, '[^,]+') do
-    local key = base .. 's:' .. scope
-    local raw = redis.call('GET', key)
-    if not raw then
-      redis.call('SADD', base .. 'scopes', scope)
+    names[#names + 1] = scope
+    keys[#keys + 1] = base .. 's:' .. scope
+  end
+  local raws, writes = redis.call('MGET', unpack(keys)), {}
+  for i = 1, #names do
+    if not raws[i] then
+      redis.call('SADD', base .. 'scopes', names[i])
     end
-    local account = decode(raw)
+    local account = decode(raws[i])
     account[1] = math.max(0, account[1] + live)
     if open ~= 0 then
       add_open(account, slot, open)
     end
     if used > 0 then
       account[2] = account[2] + used
-      add_used(account, base .. 'u:' .. scope, slot, used)
+      add_used(account, base .. 'u:' .. names[i], slot, used)
     end
-    redis.call('SET', key, encode(account))
+    writes[2 * i - 1], writes[2 * i] = keys[i], encode(account)
   end
+  redis.call('MSET', unpack(writes))
 end
 
 -- Where a hold stands: account.rs calls it Kept.

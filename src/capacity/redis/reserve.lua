@@ -3,7 +3,7 @@
 -- KEYS: epoch, hold, leases, cursor, then one account per scope.
 -- ARGV: 1 the epoch that must be in force and open, 2 the base of all names,
 --       3 the hold's id, 4 the node, 5 the header, 6 the candidates,
---       then one claim per scope.
+--       7 one claim per scope.
 -- Header: now (-1 = the server's), lease, how long a lapsed hold is kept, slot,
 --         whether this is a dry run, turn (0 none, 1 rotate, 2 advance).
 -- Candidate: link, then four scopes by their number, 0 = none.
@@ -22,7 +22,7 @@ if first[1] ~= ARGV[1] then
 end
 local now = clock(given)
 local text = first[2]
-if expire(base, leases_key, now, lapsed_ms) and text then
+if text and expire(base, leases_key, now, lapsed_ms) then
   text = redis.call('GET', KEYS[2])
 end
 if text then
@@ -57,68 +57,18 @@ if turn == 1 and first[3] then
   end
 end
 
-local accounts, claims, fresh = {}, {}, {}
+-- Accounts as they are kept, and which of them are new. Only what is needed is unpacked.
+local raws, fresh = {}, {}
+-- Scopes that have room: candidates share some.
+local roomy = {}
+local claims, CLAIM = ARGV[7], 40
 
--- Reads the accounts that aren't known yet of a candidate's scopes.
-local function read(scopes)
-  local keys, which = {}, {}
-  for i = 1, #scopes do
-    local n = scopes[i]
-    if not accounts[n] then
-      keys[#keys + 1] = KEYS[4 + n]
-      which[#which + 1] = n
-    end
-  end
-  if #keys == 0 then
-    return
-  end
-  local raws = redis.call('MGET', unpack(keys))
-  for i = 1, #which do
-    local n = which[i]
-    local account = decode(raws[i])
-    local claim = {struct.unpack('<i4i4i4i4i4i4i4i4i4i4', ARGV[6 + n])}
-    fresh[n] = not raws[i]
-    accounts[n], claims[n] = account, claim
-    local slots_key = base .. 'u:' .. string.sub(KEYS[4 + n], #base + 3)
-    local rolled = roll(account, slots_key, claim[4], claim[6], claim[8], claim[10])
-    if rolled and raws[i] and dry == 0 then
-      redis.call('SET', KEYS[4 + n], encode(account))
-    end
-  end
+local function name(n)
+  return string.sub(KEYS[4 + n], #base + 3)
 end
 
--- Which cap of the candidate is full: its scope, cap, used, held and limit.
-local function refusal(scopes)
-  for i = 1, #scopes do
-    local n = scopes[i]
-    local account, claim = accounts[n], claims[n]
-    if claim[2] >= 0 then
-      local held = open_since(account, -2147483648)
-      if account[2] + held >= claim[2] then
-        return n, 1, account[2], held, claim[2]
-      end
-    end
-    for kind = 1, 4 do
-      local limit = claim[1 + 2 * kind]
-      if limit >= 0 then
-        local used, held = account[3 + 2 * kind], open_since(account, claim[2 + 2 * kind])
-        if used + held >= limit then
-          return n, 1 + kind, used, held, limit
-        end
-      end
-    end
-  end
-  for i = 1, #scopes do
-    local n = scopes[i]
-    local limit = claims[n][1]
-    if limit >= 0 and accounts[n][1] >= limit then
-      return n, 0, accounts[n][1], 0, limit
-    end
-  end
-end
-
-local said = {}
-for i = 0, count - 1 do
+-- A candidate's link, and its scopes by their number.
+local function offer(i)
   local at = ((i + rotated) % count) * CANDIDATE + 1
   local link, a, b, c, d = struct.unpack('<dHHHH', candidates, at)
   local scopes = {}
@@ -127,10 +77,137 @@ for i = 0, count - 1 do
       scopes[#scopes + 1] = n
     end
   end
-  read(scopes)
+  return link, scopes
+end
+
+-- Reads the accounts of these candidates that aren't known yet.
+local function read(first_offer, last_offer)
+  local keys, which = {}, {}
+  for i = first_offer, last_offer do
+    local _, scopes = offer(i)
+    for k = 1, #scopes do
+      local n = scopes[k]
+      if raws[n] == nil then
+        raws[n] = false
+        keys[#keys + 1] = KEYS[4 + n]
+        which[#which + 1] = n
+      end
+    end
+  end
+  if #keys == 0 then
+    return
+  end
+  local found = redis.call('MGET', unpack(keys))
+  for i = 1, #which do
+    raws[which[i]], fresh[which[i]] = found[i] or FRESH, not found[i]
+  end
+end
+
+-- Makes the account's windows those that start as asked.
+local function rolled_to(n, hour, day, week, month)
+  local account = decode(raws[n])
+  roll(account, base .. 'u:' .. name(n), hour, day, week, month)
+  raws[n] = encode(account)
+  if not fresh[n] and dry == 0 then
+    redis.call('SET', KEYS[4 + n], raws[n])
+  end
+  return raws[n]
+end
+
+-- Which cap of a scope is full: the volume's cap, used, held and limit, or else
+-- the live calls and their limit.
+local function full(n)
+  local raw = raws[n]
+  local concurrency, total, hour, hour_from, day, day_from, week, week_from, month, month_from =
+    struct.unpack('<i4i4i4i4i4i4i4i4i4i4', claims, (n - 1) * CLAIM + 1)
+  local live, in_total, _, known_hour, in_hour, known_day, in_day, known_week, in_week, known_month, in_month =
+    struct.unpack('<i4i4i4i4i4i4i4i4i4i4i4', raw)
+  if known_hour ~= hour_from or known_day ~= day_from or known_week ~= week_from or known_month ~= month_from then
+    raw = rolled_to(n, hour_from, day_from, week_from, month_from)
+    live, in_total, _, _, in_hour, _, in_day, _, in_week, _, in_month =
+      struct.unpack('<i4i4i4i4i4i4i4i4i4i4i4', raw)
+  end
+  local held, held_hour, held_day, held_week, held_month = 0, 0, 0, 0, 0
+  for at = 4 * HEAD + 1, #raw, 8 do
+    local from, calls = struct.unpack('<i4i4', raw, at)
+    held = held + calls
+    if from >= hour_from then held_hour = held_hour + calls end
+    if from >= day_from then held_day = held_day + calls end
+    if from >= week_from then held_week = held_week + calls end
+    if from >= month_from then held_month = held_month + calls end
+  end
+  if total >= 0 and in_total + held >= total then
+    return 1, in_total, held, total
+  elseif hour >= 0 and in_hour + held_hour >= hour then
+    return 2, in_hour, held_hour, hour
+  elseif day >= 0 and in_day + held_day >= day then
+    return 3, in_day, held_day, day
+  elseif week >= 0 and in_week + held_week >= week then
+    return 4, in_week, held_week, week
+  elseif month >= 0 and in_month + held_month >= month then
+    return 5, in_month, held_month, month
+  elseif concurrency >= 0 and live >= concurrency then
+    return 0, live, 0, concurrency
+  end
+end
+
+-- Which cap of the candidate is full: its scope, cap, used, held and limit.
+-- Volume comes before concurrency, whatever the scope.
+local function refusal(scopes)
+  local busy, live, limit_of_live
+  for i = 1, #scopes do
+    local n = scopes[i]
+    local cap, used, held, limit
+    if not roomy[n] then
+      cap, used, held, limit = full(n)
+      roomy[n] = not cap
+    end
+    if cap == 0 then
+      if not busy then
+        busy, live, limit_of_live = n, used, limit
+      end
+    elseif cap then
+      return n, cap, used, held, limit
+    end
+  end
+  if busy then
+    return busy, 0, live, 0, limit_of_live
+  end
+end
+
+-- The account with one more call that is live and undecided.
+local function with_one_more(raw)
+  local live = struct.unpack('<i4', raw)
+  if #raw == 4 * HEAD + 8 then
+    local from, calls = struct.unpack('<i4i4', raw, 4 * HEAD + 1)
+    if from == slot then
+      return struct.pack('<i4', live + 1) .. string.sub(raw, 5, 4 * HEAD) .. struct.pack('<i4i4', slot, calls + 1)
+    end
+  end
+  local account = decode(raw)
+  account[1] = live + 1
+  add_open(account, slot, 1)
+  return encode(account)
+end
+
+-- Mostly the first candidate is the one.
+local said, read_to, AT_ONCE = {}, -1, 32
+for i = 0, count - 1 do
+  local link, scopes = offer(i)
+  if i > read_to then
+    read_to = i == 0 and 0 or math.min(count - 1, i + AT_ONCE - 1)
+    read(i, read_to)
+  end
   local n, cap, used, held, limit = refusal(scopes)
+  if n and i == 0 then
+    -- Before anyone is refused, holds of which nobody speaks are let go.
+    expire(base, leases_key, now, lapsed_ms)
+    raws, roomy, read_to = {}, {}, math.min(count, AT_ONCE) - 1
+    read(0, read_to)
+    n, cap, used, held, limit = refusal(scopes)
+  end
   if n then
-    said[#said + 1] = string.format('%d %s %d %d %d %d', link, string.sub(KEYS[4 + n], #base + 3), cap, used, held, limit)
+    said[#said + 1] = string.format('%d %s %d %d %d %d', link, name(n), cap, used, held, limit)
   else
     local verdict = string.format('%d %d %d', link, rotated, cursor)
     if #said > 0 then
@@ -140,12 +217,9 @@ for i = 0, count - 1 do
       local writes, names = {}, {}
       for k = 1, #scopes do
         n = scopes[k]
-        local account = accounts[n]
-        account[1] = account[1] + 1
-        add_open(account, slot, 1)
-        names[k] = string.sub(KEYS[4 + n], #base + 3)
+        names[k] = name(n)
         writes[#writes + 1] = KEYS[4 + n]
-        writes[#writes + 1] = encode(account)
+        writes[#writes + 1] = with_one_more(raws[n])
         if fresh[n] then
           redis.call('SADD', base .. 'scopes', names[k])
         end

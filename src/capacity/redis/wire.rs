@@ -120,21 +120,23 @@ pub(super) fn put_request(
         .arg(&settings.node)
         .arg(header)
         .arg(candidates);
+    let mut packed = Vec::with_capacity(claims.len() * CLAIM_BYTES);
     for claim in claims {
         call.key(account_name(session, &scope_code(claim.scope)));
-        call.arg(packed_claim(claim));
+        pack_claim(&mut packed, claim);
     }
+    call.arg(packed);
 }
 
-fn packed_claim(claim: &Claim) -> Vec<u8> {
-    let mut packed = Vec::with_capacity(40);
+const CLAIM_BYTES: usize = 40;
+
+fn pack_claim(packed: &mut Vec<u8>, claim: &Claim) {
     packed.extend(limit(claim.concurrency));
     packed.extend(limit(claim.volume[WindowKind::Total.index()]));
     for kind in WINDOWS {
         packed.extend(limit(claim.volume[kind.index()]));
         packed.extend(start(&claim.windows, kind));
     }
-    packed
 }
 
 pub(super) fn put_standing(

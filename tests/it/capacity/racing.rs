@@ -10,7 +10,7 @@ use capconduit::capacity::{
 use capconduit::ids::LinkId;
 use tokio::task::JoinSet;
 
-use super::{claim, connect, hold, settings, wait_for};
+use super::{Tried, claim, connect, hold, settings, wait_for};
 use crate::support::redis::Redis;
 
 /// The cap of one scope: live calls, and calls of all time and of the day.
@@ -334,4 +334,38 @@ async fn usages(ledger: &dyn Ledger, nest: &Nest) -> Vec<Usage> {
     let asked: Vec<_> =
         nest.claims().into_iter().map(|claim| (claim.scope, claim.windows)).collect();
     ledger.usages(&asked).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_reservation_is_one_command_to_redis() {
+    const CALLS: u128 = 100;
+    let redis = Redis::start();
+    let tried = Tried::redis(&redis, "one").await;
+    let candidates = nest(0).candidates();
+    let reserve = async |call| tried.reserve(hold(call, 1), &candidates, Turn::None).await;
+    // The first one brings the script along.
+    reserve(0).await;
+    let before = scripts(&redis).await;
+    for call in 1..=CALLS {
+        reserve(call).await;
+    }
+    assert_eq!(scripts(&redis).await - before, CALLS);
+}
+
+/// How many commands that run or load a script the server has had.
+async fn scripts(redis: &Redis) -> u128 {
+    let client = redis::Client::open(redis.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let asked = redis::cmd("INFO").arg("commandstats").to_owned();
+    let said: String = asked.query_async(&mut connection).await.unwrap();
+    let of_scripts = said.lines().filter(|line| {
+        ["cmdstat_eval:", "cmdstat_evalsha:", "cmdstat_script"]
+            .iter()
+            .any(|name| line.starts_with(name))
+    });
+    let calls = of_scripts.map(|line| {
+        let (_, statistics) = line.split_once("calls=").unwrap();
+        statistics.split(',').next().unwrap().parse::<u128>().unwrap()
+    });
+    calls.sum()
 }
