@@ -16,7 +16,7 @@ export PROFILE CONFIG DATA HTTP_PORT SIP_ADDRESS SIP_PORT ARI_PORT DATABASE_PORT
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo test bench lint openapi build tools toolchain
+.PHONY: help run demo test soak bench lint openapi build tools toolchain
 
 PROGRAM := target/debug/capconduit
 NEEDED := asterisk sipp $(if $(filter production,$(PROFILE)),postgres redis)
@@ -32,6 +32,7 @@ help:
 	@echo '              CONFIG=file DATABASE_PORT=15432 REDIS_PORT=16379'
 	@echo 'make demo     sample data and a few dozen calls, shown live (beside a running make run, or alone)'
 	@echo 'make test     fetch what the tests need, check style, run all tests, those of calls on both profiles'
+	@echo 'make soak     the ledger against its model, SOAK=20 times as long as in make test'
 	@echo 'make bench    the ledger in memory and in Redis, beside an empty script: two minutes on a quiet machine'
 	@echo 'make lint     formatting, clippy, shellcheck where it is installed'
 	@echo 'make openapi  write openapi/admin.yaml and openapi/seller.yaml anew'
@@ -44,12 +45,18 @@ demo: build
 	@scripts/fetch-tools $(NEEDED)
 	@exec $(PROGRAM) demo $(OPTIONS)
 
-# Schemathesis keeps a core busy, and calls are told to the second: one after the other.
-LOUD := documented::
+# These keep the cores busy, and calls are told to the second: one after the other.
+LOUD := documented:: capacity::model capacity::racing
 test: tools lint
-	cargo test --workspace --locked -- --skip $(LOUD)
+	cargo test --workspace --locked -- $(LOUD:%=--skip %)
 	CAPCONDUIT_TEST_PROFILE=production cargo test --test it --locked -- calls::
 	cargo test --test it --locked -- $(LOUD)
+
+# How many times as many sequences as `make test` tries.
+SOAK ?= 20
+soak: toolchain
+	@scripts/fetch-tools redis
+	CAPCONDUIT_SOAK=$(SOAK) cargo test --test it --locked -- capacity::model
 
 bench: toolchain
 	@scripts/fetch-tools redis

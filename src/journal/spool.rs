@@ -7,7 +7,7 @@
 //! No append waits for that, nor for a disk.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,12 +22,27 @@ use crate::ids::CallId;
 pub struct Spool {
     directory: PathBuf,
     inner: Mutex<Inner>,
+    /// Held until the process ends, however it ends.
+    _lock: File,
 }
 
 struct Inner {
     log: Log,
     /// Records that the database doesn't have yet.
     needed: HashMap<CallId, Arc<CallRecord>>,
+}
+
+/// Two instances with one journal would take each other's calls for their own.
+fn lock(directory: &Path) -> io::Result<File> {
+    let file = File::options().create(true).append(true).open(directory.join("lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "another instance uses it; each needs a journal.directory of its own",
+        )),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
 /// The file that is appended to.
@@ -58,6 +73,7 @@ impl Spool {
     /// Opens the folder, and says what was found there.
     pub fn open(directory: &Path) -> io::Result<(Self, Found)> {
         fs::create_dir_all(directory)?;
+        let lock = lock(directory)?;
         let mut numbers = file_numbers(directory)?;
         numbers.sort_unstable();
         let mut found: HashMap<CallId, CallRecord> = HashMap::new();
@@ -85,7 +101,7 @@ impl Spool {
         let inner = Inner { log, needed };
         let mut records: Vec<_> = found.into_values().collect();
         records.sort_by_key(|record| record.call);
-        let spool = Self { directory: directory.to_owned(), inner: Mutex::new(inner) };
+        let spool = Self { directory: directory.to_owned(), inner: Mutex::new(inner), _lock: lock };
         Ok((spool, Found { records, last_alive }))
     }
 
@@ -264,6 +280,16 @@ mod tests {
         drop(spool);
         let (_, found) = Spool::open(folder.path()).unwrap();
         assert_eq!(found.records, [call]);
+    }
+
+    #[test]
+    fn two_instances_never_share_a_journal() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Spool::open(folder.path()).unwrap();
+        let Err(refused) = Spool::open(folder.path()) else { panic!("both have it") };
+        assert!(refused.to_string().contains("another instance"), "{refused}");
+        drop(first);
+        assert!(Spool::open(folder.path()).is_ok());
     }
 
     #[test]

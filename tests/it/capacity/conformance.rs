@@ -26,6 +26,12 @@ macro_rules! for_both_stores {
             let redis = Redis::start();
             $($promise(&Tried::redis(&redis, stringify!($promise)).await).await;)+
         }
+
+        #[tokio::test]
+        async fn redis_as_a_cluster() {
+            let redis = Redis::start_cluster();
+            $($promise(&Tried::redis(&redis, stringify!($promise)).await).await;)+
+        }
     };
 }
 

@@ -1,6 +1,7 @@
 //! The ledger: one set of promises, kept by both stores. Redis is a real one.
 
 mod conformance;
+mod keeper;
 mod model;
 mod naive;
 mod outage;

@@ -25,7 +25,7 @@ use crate::support::redis::Redis;
 
 /// Callees and call logs: what really happens.
 #[derive(Default)]
-struct World {
+pub(super) struct World {
     live: Mutex<HashMap<Scope, u32>>,
     answered: Mutex<HashMap<Scope, u32>>,
     logs: Mutex<Vec<(CallId, Vec<Scope>, Timestamp)>>,
@@ -65,6 +65,11 @@ fn candidate(link: i64) -> Candidate {
 }
 
 impl World {
+    /// Writes the log of an answered call.
+    pub(super) fn record(&self, call: CallId, scopes: Vec<Scope>, moment: Timestamp) {
+        self.logs.lock().push((call, scopes, moment));
+    }
+
     fn enter(&self, scopes: &[Scope]) {
         let mut live = self.live.lock();
         for scope in scopes {
@@ -232,7 +237,7 @@ async fn call(keeper: &Keeper, world: &World) {
     keeper.release(hold).await;
     if answers {
         let moment = chosen.claims[0].windows.moment();
-        world.logs.lock().push((hold.call, scopes, moment));
+        world.record(hold.call, scopes, moment);
         keeper.recorded(&[hold.call].into());
     }
     world.calls.fetch_add(1, Ordering::SeqCst);

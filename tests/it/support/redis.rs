@@ -21,6 +21,8 @@ pub struct Redis {
     /// Kept, so that nobody else has the port while it is stopped.
     _ports: Ports,
     folder: TempDir,
+    /// Settings beyond those of every other.
+    more: &'static [&'static str],
 }
 
 const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -31,10 +33,30 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 impl Redis {
     /// Starts an empty one, and waits until it answers.
     pub fn start() -> Self {
+        Self::start_with(&["--databases", "64"])
+    }
+
+    /// A cluster of one node, which refuses keys of several slots in one step.
+    pub fn start_cluster() -> Self {
+        let redis = Self::start_with(&["--cluster-enabled", "yes"]);
+        // In parts: a line has a limit.
+        for from in (0..16_384).step_by(4_096) {
+            let slots: Vec<_> = (from..from + 4_096).map(|slot: u32| slot.to_string()).collect();
+            redis.command(&format!("CLUSTER ADDSLOTS {}", slots.join(" ")));
+        }
+        let started = Instant::now();
+        while !redis.ask("CLUSTER INFO").contains("cluster_state:ok") {
+            assert!(started.elapsed() < READY_WITHIN, "the cluster isn't formed");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        redis
+    }
+
+    fn start_with(more: &'static [&'static str]) -> Self {
         let ports = Ports::claim();
         let port = ports.single();
         let folder = tempfile::Builder::new().prefix("cc-redis-").tempdir().unwrap();
-        let mut redis = Self { child: None, port, _ports: ports, folder };
+        let mut redis = Self { child: None, port, _ports: ports, folder, more };
         redis.start_again();
         redis
     }
@@ -61,7 +83,8 @@ impl Redis {
             .arg(tools().join("bin/redis-server"))
             .args(["--bind", "127.0.0.1", "--port", &self.port.to_string()])
             .args(["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"])
-            .args(["--databases", "64", "--logfile", "redis.log"])
+            .args(["--logfile", "redis.log"])
+            .args(self.more)
             .arg("--dir")
             .arg(self.folder.path())
             .stdin(Stdio::null())
@@ -117,12 +140,21 @@ impl Redis {
 
     /// Everything in it is deleted, while it runs.
     pub fn flush(&self) {
+        self.command("FLUSHALL");
+    }
+
+    fn command(&self, command: &str) {
+        assert_eq!(self.ask(command), "+OK\r\n", "{command}");
+    }
+
+    /// The first of what it answers.
+    fn ask(&self, command: &str) -> String {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap();
         stream.set_read_timeout(Some(ANSWER_WITHIN)).unwrap();
-        stream.write_all(b"FLUSHALL\r\n").unwrap();
-        let mut answer = [0; 5];
-        stream.read_exact(&mut answer).unwrap();
-        assert_eq!(&answer, b"+OK\r\n");
+        stream.write_all(format!("{command}\r\n").as_bytes()).unwrap();
+        let mut answer = [0; 512];
+        let read = stream.read(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer[..read]).into_owned()
     }
 
     /// Connections stay, and nothing is answered.
