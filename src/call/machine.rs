@@ -190,6 +190,8 @@ struct Leg {
     attempt: u32,
     /// It is gone, but what that means for the caller isn't known yet.
     gone: Option<(Option<i32>, Option<i32>)>,
+    /// The caller was found unanswered after it.
+    unheard: bool,
 }
 
 /// A call. See the module's description.
@@ -268,7 +270,7 @@ impl Machine {
         let mut machine = Self::new(record, Decision::Offer(offer));
         machine.unseen_since = Some(last_alive.max(machine.record.last_seen()));
         let Some(attempt) = machine.record.attempts.last() else { return machine };
-        machine.leg = Some(Leg { attempt: attempt.position, gone: None });
+        machine.leg = Some(Leg { attempt: attempt.position, gone: None, unheard: false });
         machine.bridge = true;
         if machine.record.answered_at.is_some() {
             machine.state = State::Talking;
@@ -464,7 +466,7 @@ impl Machine {
             cause: None,
             sip: None,
         });
-        self.leg = Some(Leg { attempt, gone: None });
+        self.leg = Some(Leg { attempt, gone: None, unheard: false });
         self.state = State::Creating;
         self.save();
         if !std::mem::replace(&mut self.bridge, true) {
@@ -632,11 +634,17 @@ impl Machine {
 
     /// A check found the caller unanswered.
     fn on_caller_waiting(&mut self, at: Timestamp) {
-        let (State::Answering, Some(Leg { attempt, gone: Some((cause, sip)) })) =
+        let (State::Answering, Some(Leg { attempt, gone: Some((cause, sip)), unheard })) =
             (self.state, self.leg)
         else {
             return;
         };
+        // The answer may still be on its way through a busy switch to the caller.
+        if !unheard {
+            self.leg = Some(Leg { attempt, gone: Some((cause, sip)), unheard: true });
+            self.effects.push(Effect::Arm(Timer::Answer(attempt), ANSWER));
+            return;
+        }
         // The client was gone before the caller was answered: on to the next.
         self.attempt_mut(attempt).answered_at = None;
         self.leg_over(at, AttemptResult::Rejected, cause, sip);
@@ -841,7 +849,7 @@ impl Machine {
         if self.caller != Caller::Gone {
             self.effects.push(Effect::CheckCaller);
         }
-        if let Some(Leg { attempt, gone: None }) = self.leg {
+        if let Some(Leg { attempt, gone: None, .. }) = self.leg {
             self.effects.push(Effect::CheckLeg { attempt });
         }
     }

@@ -468,6 +468,28 @@ fn ringing() -> Machine {
 }
 
 #[test]
+fn an_answer_that_reaches_the_caller_after_the_client_has_left_counts() {
+    let gone = Input::LegGone { attempt: 1, cause: Some(cause::NORMAL), sip: None };
+    for reaches_the_caller in [true, false] {
+        let mut machine = ringing();
+        let at = machine.record().started_at;
+        machine.handle(at, Input::LegAnswered { attempt: 1 });
+        let effects = machine.handle(at, gone.clone());
+        assert!(matches!(effects[..], [Effect::CheckCaller]));
+        let effects = machine.handle(at, Input::CallerWaiting);
+        assert!(matches!(effects[..], [Effect::Arm(Timer::Answer(1), _)]), "asked once more");
+        if reaches_the_caller {
+            machine.handle(at, Input::CallerAnswered);
+            assert!(machine.record().answered_at.is_some(), "sold, if for a moment");
+            assert_eq!(machine.outcome, Some(Outcome::ANSWERED));
+        } else {
+            let effects = machine.handle(at, Input::CallerWaiting);
+            assert!(effects.iter().any(|effect| matches!(effect, Effect::Reserve(_))), "the next");
+        }
+    }
+}
+
+#[test]
 fn a_client_who_answers_as_the_ring_time_ends_has_the_call_whole() {
     for answered_first in [true, false] {
         let mut machine = ringing();
