@@ -105,7 +105,8 @@ impl App {
         let ledger = open_ledger(&config.capacity, &instance, &stop_ledger)?;
         let ledger: Arc<dyn Ledger> = Arc::new(MeasuredLedger::new(ledger, metrics.clone()));
         let truth: Arc<dyn Truth> = Arc::new(store::truth::Records(db.clone()));
-        let mut keeper = Keeper::new(ledger.clone(), &instance, &config.capacity.leases());
+        let mut keeper = Keeper::new(ledger.clone(), &instance, &config.capacity.leases())
+            .counted_in(metrics.clone());
         if config.capacity.when_away == WhenAway::Share {
             keeper = keeper.with_share(Share::new(config.capacity.instances, truth.clone()));
         }

@@ -23,6 +23,7 @@ use super::{
     Unavailable, Verdict,
 };
 use crate::ids::CallId;
+use crate::telemetry::{Drift, Metrics};
 
 /// Speaks for every hold of this instance.
 pub struct Keeper {
@@ -36,6 +37,8 @@ pub struct Keeper {
     holds: Mutex<HashMap<HoldId, Kept>>,
     /// Rung when the ledger wasn't told something.
     untold: Notify,
+    /// Where it is counted how often something had to be mended.
+    metrics: Option<Arc<Metrics>>,
     /// A hold that is older than this may have been given to someone else.
     trusted_for: Duration,
 }
@@ -71,8 +74,15 @@ impl Keeper {
             node: node.to_owned(),
             holds: Mutex::default(),
             untold: Notify::new(),
+            metrics: None,
             trusted_for: leases.held / 2,
         }
+    }
+
+    /// The same, and what has to be mended is counted there.
+    pub fn counted_in(mut self, metrics: Arc<Metrics>) -> Self {
+        self.metrics = Some(metrics);
+        self
     }
 
     /// The same, with a share of its own to hold calls against while the ledger is away.
@@ -277,6 +287,9 @@ impl Keeper {
         });
         for holder in holders.iter().filter(|holder| holder.live) {
             warn!(call.id = %holder.hold.call, "a hold without a call is given back");
+            if let Some(metrics) = &self.metrics {
+                metrics.drifted(Drift::HoldWithoutCall);
+            }
         }
         self.ledger.advance(&back.collect::<Vec<_>>()).await
     }

@@ -37,6 +37,8 @@ pub enum Drift {
     BridgeWithoutCall,
     /// A caller who waits and whom nobody serves: it is served now.
     CallerWithoutCall,
+    /// Capacity that no call stands for: it is given back.
+    HoldWithoutCall,
     /// The records tell of more calls under a cap than the ledger counted.
     UsedTooLow,
     /// The ledger counted more calls under a cap than the records tell of.
@@ -304,12 +306,13 @@ impl Metrics {
 }
 
 impl Drift {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::ChannelWithoutCall,
         Self::BridgeWithoutCall,
         Self::CallerWithoutCall,
         Self::UsedTooLow,
         Self::UsedTooHigh,
+        Self::HoldWithoutCall,
     ];
 
     const fn as_str(self) -> &'static str {
@@ -319,6 +322,7 @@ impl Drift {
             Self::CallerWithoutCall => "caller_without_call",
             Self::UsedTooLow => "used_too_low",
             Self::UsedTooHigh => "used_too_high",
+            Self::HoldWithoutCall => "hold_without_call",
         }
     }
 }
