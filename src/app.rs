@@ -115,8 +115,9 @@ impl App {
             let keeper = keeper.clone();
             Box::new(move |calls: &HashSet<CallId>| keeper.recorded(calls))
         };
+        let archive = Arc::new(store::truth::Records(db.clone()));
         let (journal, journal_tasks, left) =
-            Journal::open(&config.journal, db.clone(), written, metrics.clone())?;
+            Journal::open(&config.journal, archive, written, metrics.clone())?;
         // Before anything is held anew, and before the records tell of them.
         let records = left.unfinished.iter().chain(left.finished.iter().map(|record| &**record));
         keeper.adopt(records.filter_map(adopt::standing));
