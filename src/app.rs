@@ -89,7 +89,8 @@ impl App {
         let instance = instance_name(&config.journal.directory)?;
         let ledger = open_ledger(&config.capacity, &instance, &stop_ledger)?;
         let ledger: Arc<dyn Ledger> = Arc::new(MeasuredLedger::new(ledger, metrics.clone()));
-        let truth: Arc<dyn Truth> = Arc::new(store::truth::Records(db.clone()));
+        let records = Arc::new(store::truth::Records(db.clone()));
+        let truth: Arc<dyn Truth> = records.clone();
         let mut keeper = Keeper::new(ledger.clone(), &instance, &config.capacity.leases())
             .counted_in(metrics.clone());
         if config.capacity.when_away == WhenAway::Share {
@@ -113,7 +114,7 @@ impl App {
             signals,
             keeper,
             truth,
-            db: db.clone(),
+            archive: records,
             routing: routing.clone(),
             metrics: metrics.clone(),
         };

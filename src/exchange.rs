@@ -24,7 +24,7 @@ use crate::capacity::recount::{Recount, RecountSettings, Truth};
 use crate::capacity::{Keeper, Ledger, Status};
 use crate::clock;
 use crate::ids::CallId;
-use crate::journal::{Journal, JournalSettings, JournalTasks, OpenError};
+use crate::journal::{Archive, Journal, JournalSettings, JournalTasks, OpenError};
 use crate::live::Live;
 use crate::routing::Current;
 use crate::telemetry::Metrics;
@@ -37,7 +37,8 @@ pub struct Ground {
     /// Speaks for this instance's holds to the ledger.
     pub keeper: Keeper,
     pub truth: Arc<dyn Truth>,
-    pub db: sea_orm::DatabaseConnection,
+    /// Where records come to rest.
+    pub archive: Arc<dyn Archive>,
     /// With the configuration in it that is in force.
     pub routing: Arc<Current>,
     pub metrics: Arc<Metrics>,
@@ -78,14 +79,14 @@ impl Exchange {
     /// # Errors
     /// When the journal can't be opened.
     pub async fn start(settings: Settings, ground: Ground) -> Result<Self, OpenError> {
-        let Ground { switch, signals, keeper, truth, db, routing, metrics } = ground;
+        let Ground { switch, signals, keeper, truth, archive, routing, metrics } = ground;
         let keeper = Arc::new(keeper);
         let written = {
             let keeper = keeper.clone();
             Box::new(move |calls: &HashSet<CallId>| keeper.recorded(calls))
         };
         let (journal, journal_tasks, left) =
-            Journal::open(&settings.journal, db, written, metrics.clone())?;
+            Journal::open(&settings.journal, archive, written, metrics.clone())?;
         // Before anything is held anew, and before the records tell of them.
         let records = left.unfinished.iter().chain(left.finished.iter().map(|record| &**record));
         keeper.adopt(records.filter_map(adopt::standing));
