@@ -6,6 +6,7 @@
 //! the ledger and the switch, strictly in order, and report back as inputs.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -48,6 +49,8 @@ struct Driver {
     parts: Arc<Parts>,
     machine: Machine,
     hands: mpsc::UnboundedSender<Effect>,
+    /// Tells the hands that what they still have to dial is wanted no more.
+    is_ending: Arc<AtomicBool>,
     timers: Vec<(Instant, Timer)>,
     /// When the call arrived; none once its fate is decided.
     undecided_since: Option<Instant>,
@@ -61,8 +64,10 @@ pub async fn lead(parts: Arc<Parts>, machine: Machine, mut mailbox: mpsc::Receiv
     // Bounded by the machine: it asks for a handful of things and waits for answers.
     let (hands_in, effects) = mpsc::unbounded_channel();
     let (results_in, mut results) = mpsc::unbounded_channel();
+    let is_ending = Arc::new(AtomicBool::new(false));
     let hands = Hands {
         call,
+        is_ending: is_ending.clone(),
         caller: ChannelId(machine.record().channel.clone()),
         parts: parts.clone(),
         results: results_in,
@@ -76,6 +81,7 @@ pub async fn lead(parts: Arc<Parts>, machine: Machine, mut mailbox: mpsc::Receiv
         rang: ringing(&machine).map(|(attempt, _)| attempt),
         machine,
         hands: hands_in,
+        is_ending,
         timers: Vec::new(),
     };
     driver.take(clock::now(), Input::Started);
@@ -117,7 +123,11 @@ pub async fn lead(parts: Arc<Parts>, machine: Machine, mut mailbox: mpsc::Receiv
 impl Driver {
     fn take(&mut self, at: Timestamp, input: Input) {
         debug!(call.id = %self.call, ?input, "input");
-        for effect in self.machine.handle(at, input) {
+        let effects = self.machine.handle(at, input);
+        if self.machine.is_ending() {
+            self.is_ending.store(true, Ordering::Release);
+        }
+        for effect in effects {
             self.note_decision(&effect);
             self.perform(at, effect);
         }
@@ -199,6 +209,7 @@ fn ringing(machine: &Machine) -> Option<(u32, TimeDelta)> {
 
 struct Hands {
     call: CallId,
+    is_ending: Arc<AtomicBool>,
     caller: ChannelId,
     parts: Arc<Parts>,
     results: mpsc::UnboundedSender<Input>,
@@ -245,6 +256,11 @@ impl Hands {
             // The driver's own.
             Effect::Arm(..) | Effect::Save(_) | Effect::Show(_) | Effect::Close => {}
         }
+    }
+
+    /// The caller may have left while effects waited.
+    fn is_ending(&self) -> bool {
+        self.is_ending.load(Ordering::Acquire)
     }
 
     // --- ledger ---
@@ -295,6 +311,10 @@ impl Hands {
 
     async fn create_leg(&self, attempt: u32, endpoint: &str) {
         let (switch, leg) = (&self.parts.switch, self.leg(attempt));
+        if self.is_ending() {
+            self.report(Input::LegNotCreated { attempt });
+            return;
+        }
         if !self.may_dial(attempt).await {
             warn!(call.id = %self.call, attempt, "the capacity was lost before the client was dialled");
             self.report(Input::LegNotCreated { attempt });
@@ -318,6 +338,8 @@ impl Hands {
         let (switch, leg, bridge) = (&self.parts.switch, self.leg(attempt), self.call.to_string());
         let seconds = u32::try_from(ring.as_secs() + DIAL_SAFETY_SECONDS).unwrap_or(u32::MAX);
         let result = match switch.add_to_bridge(&bridge, &leg).await {
+            // The caller left meanwhile; the leg is about to be hung up.
+            Ok(()) if self.is_ending() => return,
             Ok(()) => switch.dial(&leg, self.caller.as_str(), seconds).await,
             Err(error) => Err(error),
         };

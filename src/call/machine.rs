@@ -290,6 +290,11 @@ impl Machine {
         matches!(self.state, State::Closed)
     }
 
+    /// Whether nobody is to be dialled any more.
+    pub const fn is_ending(&self) -> bool {
+        matches!(self.state, State::Ending | State::Closed)
+    }
+
     /// Takes one input, and returns what is to be done, in order.
     pub fn handle(&mut self, at: Timestamp, input: Input) -> Vec<Effect> {
         if self.is_closed() {
