@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::model::{Bridge, Channel};
+use super::model::{Bridge, Channel, Info};
 use super::switch::{Done, Switch};
 use crate::telemetry::{AriFailure, Metrics};
 
@@ -94,6 +94,14 @@ impl AriClient {
 
     pub fn settings(&self) -> &AriSettings {
         &self.settings
+    }
+
+    /// When this Asterisk started, as it writes times: another one says something else.
+    pub async fn startup_time(&self) -> Result<String, AriError> {
+        let operation = "ask for the startup time";
+        let answer = self.send(operation, Method::GET, "asterisk/info?only=status", None).await?;
+        let info: Info = decode(operation, answer).await?;
+        Ok(info.status.startup_time)
     }
 
     /// Has Asterisk send an event of ours back over the socket.

@@ -38,6 +38,9 @@ pub enum Signal {
     Down {
         heard: Timestamp,
     },
+    /// The Asterisk that answers now isn't the one that answered before: nothing that
+    /// was on that one is there any more. Comes before any event of the new one.
+    Restarted,
     /// Another instance has taken our application's name: we don't fight for it.
     Replaced,
 }
@@ -96,8 +99,9 @@ impl Socket {
     /// Runs until cancelled, or until another instance takes the application's name.
     pub async fn run(self) {
         let mut backoff = BACKOFF_FIRST;
+        let mut started = None;
         loop {
-            let (was_up, ended) = self.connection().await;
+            let (was_up, ended) = self.connection(&mut started).await;
             if let Some(heard) = was_up {
                 backoff = BACKOFF_FIRST;
                 self.tell(Signal::Down { heard }).await;
@@ -124,11 +128,20 @@ impl Socket {
 
     /// One connection, from its start to its end; and when it was last heard,
     /// if events ever flowed.
-    async fn connection(&self) -> (Option<Timestamp>, Ended) {
+    async fn connection(&self, started: &mut Option<String>) -> (Option<Timestamp>, Ended) {
         let mut stream = match connect(self.client.settings()).await {
             Ok(stream) => stream,
             Err(ended) => return (None, ended),
         };
+        // Events of the new connection wait in it meanwhile.
+        match self.client.startup_time().await {
+            Ok(now) => {
+                if started.replace(now.clone()).is_some_and(|before| before != now) {
+                    self.tell(Signal::Restarted).await;
+                }
+            }
+            Err(error) => debug!(%error, "Asterisk didn't say when it started"),
+        }
         if let Err(error) = self.client.ignore_events(&IGNORED).await {
             debug!(%error, "the event filter was not set");
         }

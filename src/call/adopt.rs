@@ -14,7 +14,9 @@ use crate::routing::{Campaign, Link, Offer, Snapshot};
 /// A machine that goes on where the record stopped.
 pub fn machine(record: CallRecord, snapshot: &Snapshot, last_alive: Timestamp) -> Machine {
     let offer = offer_left(&record, snapshot);
-    Machine::adopt(record, offer, last_alive)
+    let last = record.attempts.last().and_then(|attempt| snapshot.link(attempt.link));
+    let last = last.filter(|link| link.obstacle().is_none());
+    Machine::adopt(record, offer, last, last_alive)
 }
 
 /// The capacity that the call holds as long as nobody knows better; of a call

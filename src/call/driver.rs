@@ -364,8 +364,9 @@ impl Hands {
         let answered = match switch.channel(&leg).await {
             Ok(channel) => channel.is_some_and(|channel| channel.state == ChannelState::Up),
             Err(error) => {
+                // It may be answered: until that is known it is neither had nor given up.
                 debug!(call.id = %self.call, %error, "a leg could not be checked");
-                false
+                return;
             }
         };
         self.report(Input::LegDetached { attempt, answered });
@@ -396,6 +397,7 @@ impl Hands {
             Ok(Some(channel)) => match channel.state {
                 ChannelState::Up => self.report(Input::LegAnswered { attempt }),
                 ChannelState::Ringing => self.report(Input::LegRinging { attempt }),
+                ChannelState::Down => self.report(Input::LegIdle { attempt }),
                 _ => {}
             },
             Err(error) => debug!(call.id = %self.call, %error, "a leg could not be checked"),

@@ -51,6 +51,10 @@ pub enum Input {
     LegRinging {
         attempt: u32,
     },
+    /// The leg exists and does nothing: what a check found.
+    LegIdle {
+        attempt: u32,
+    },
     LegAnswered {
         attempt: u32,
     },
@@ -87,6 +91,8 @@ pub enum Input {
     HangUp,
     /// Events may have been missed: ask the switch.
     Recheck,
+    /// The switch has started anew: what was on it is no more.
+    SwitchRestarted,
     /// Nothing is heard from the switch; the call was last known to be up then.
     Unseen {
         since: Timestamp,
@@ -207,8 +213,12 @@ pub struct Machine {
     /// The answered attempt's unit of volume is used.
     settled: bool,
     bridge: bool,
+    /// It may be that an earlier run didn't come as far as making it.
+    rebridge: bool,
     /// Links still to be tried, in the frozen order.
     left: Vec<Arc<Link>>,
+    /// The link of an adopted attempt whose client perhaps was never dialled.
+    again: Option<Arc<Link>>,
     refusals: Vec<Refusal>,
     /// Why the caller's leg ends, as the switch says.
     caller_cause: Option<i32>,
@@ -250,7 +260,9 @@ impl Machine {
             reserving: false,
             settled: false,
             bridge: false,
+            rebridge: false,
             left,
+            again: None,
             refusals: Vec::new(),
             caller_cause: None,
             outcome: None,
@@ -264,12 +276,21 @@ impl Machine {
     ///
     /// It goes on where its record says that it was, by the same rules as any
     /// other: what has happened meanwhile is found by asking the switch.
-    /// `offer` holds the links that were still to be tried; `last_alive` is
-    /// when the earlier run is last known to have run.
-    pub fn adopt(record: CallRecord, offer: Offer, last_alive: Timestamp) -> Self {
+    /// `offer` holds the links that were still to be tried, `last` that of the
+    /// last attempt; `last_alive` is when the earlier run is last known to have run.
+    pub fn adopt(
+        record: CallRecord,
+        offer: Offer,
+        last: Option<Arc<Link>>,
+        last_alive: Timestamp,
+    ) -> Self {
         let mut machine = Self::new(record, Decision::Offer(offer));
         machine.unseen_since = Some(last_alive.max(machine.record.last_seen()));
         let Some(attempt) = machine.record.attempts.last() else { return machine };
+        // Later than this its client had been dialled, or given up.
+        if (last_alive - attempt.held_at).to_std().unwrap_or_default() < SETUP {
+            machine.again = last;
+        }
         machine.leg = Some(Leg { attempt: attempt.position, gone: None, unheard: false });
         machine.bridge = true;
         if machine.record.answered_at.is_some() {
@@ -307,6 +328,9 @@ impl Machine {
                 | Input::CallerAnswered
                 | Input::CallerWaiting
         );
+        if matches!(input, Input::LegRinging { .. } | Input::LegAnswered { .. }) {
+            self.again = None;
+        }
         self.step(at, input);
         if heard {
             self.unseen_since = None;
@@ -336,6 +360,12 @@ impl Machine {
                     self.attempt_mut(attempt).ringing_at.get_or_insert(at);
                 }
             }
+            Input::LegIdle { attempt } if self.is_leg(attempt) => {
+                // Whether it was dialled can't be seen: it is made anew.
+                if self.state == State::Dialling && self.again.is_some() {
+                    self.give_up(attempt, AttemptResult::Canceled, cause::NORMAL);
+                }
+            }
             Input::LegAnswered { attempt } if self.is_leg(attempt) => {
                 self.on_leg_answered(at, attempt);
             }
@@ -360,6 +390,7 @@ impl Machine {
             Input::Timer(timer) => self.on_timer(timer),
             Input::HangUp => self.on_hang_up(at),
             Input::Recheck => self.recheck(),
+            Input::SwitchRestarted => self.on_switch_restarted(at),
             Input::Unseen { since } => {
                 let since = since.max(self.record.last_seen());
                 self.unseen_since.get_or_insert(since);
@@ -368,6 +399,7 @@ impl Machine {
             Input::LegNotCreated { .. }
             | Input::LegNotDialled { .. }
             | Input::LegRinging { .. }
+            | Input::LegIdle { .. }
             | Input::LegAnswered { .. }
             | Input::LegDetached { .. }
             | Input::LegLeft { .. }
@@ -474,7 +506,8 @@ impl Machine {
         self.leg = Some(Leg { attempt, gone: None, unheard: false });
         self.state = State::Creating;
         self.save();
-        if !std::mem::replace(&mut self.bridge, true) {
+        let rebridge = std::mem::take(&mut self.rebridge);
+        if !std::mem::replace(&mut self.bridge, true) || rebridge {
             self.effects.push(Effect::CreateBridge);
         }
         self.effects.push(Effect::CreateLeg { attempt, endpoint: link.client.endpoint.clone() });
@@ -482,6 +515,10 @@ impl Machine {
     }
 
     fn next(&mut self, at: Timestamp) {
+        if let Some(again) = self.again.take() {
+            self.left.insert(0, again);
+            self.rebridge = true;
+        }
         match self.offer().map(Offer::later_turn) {
             Some(turn) if !self.left.is_empty() => self.reserve(at, turn),
             _ => self.nobody_left(at),
@@ -562,7 +599,13 @@ impl Machine {
         }
         let Some(leg) = &mut self.leg else { return };
         match self.state {
+            // An earlier run died before it had made the leg, or just then.
+            State::Dialling if cause.is_none() && self.again.is_some() => {
+                self.leg_over(at, AttemptResult::Canceled, None, None);
+                self.next(at);
+            }
             State::Creating | State::Dialling | State::Detaching => {
+                self.again = None;
                 let result = attempt_result(cause.unwrap_or(cause::SUBSCRIBER_ABSENT), sip);
                 self.leg_over(at, result, cause, sip);
                 self.next(at);
@@ -699,6 +742,20 @@ impl Machine {
         }
     }
 
+    /// Everything ended when the old switch did, which is when it was last heard.
+    fn on_switch_restarted(&mut self, at: Timestamp) {
+        let seen = *self.unseen_since.get_or_insert(at.max(self.record.last_seen()));
+        let lost = seen.min(at);
+        self.bridge = false;
+        self.on_caller_gone(lost);
+        if self.leg.is_some() {
+            self.on_leg_gone(lost, None, None);
+        }
+        self.effects.retain(|effect| {
+            !matches!(effect, Effect::HangUpLeg { .. } | Effect::HangUpCaller { .. })
+        });
+    }
+
     fn talk_to_leg(&mut self, at: Timestamp) {
         if let Some(leg) = self.leg {
             self.talk(at, leg.attempt);
@@ -814,9 +871,12 @@ impl Machine {
             (Timer::Setup(attempt), State::Creating) if self.is_leg(attempt) => {
                 self.give_up(attempt, AttemptResult::Unreachable, cause::NORMAL);
             }
-            (Timer::Ring(attempt), State::Dialling) if self.is_leg(attempt) => {
+            // Again and again, until the switch has said what became of it.
+            (Timer::Ring(attempt), State::Dialling | State::Detaching) if self.is_leg(attempt) => {
                 self.state = State::Detaching;
+                self.again = None;
                 self.effects.push(Effect::DetachLeg { attempt });
+                self.effects.push(Effect::Arm(timer, GONE));
             }
             (Timer::Answer(attempt), State::Answering) if self.is_leg(attempt) => {
                 let gone = self.leg.is_some_and(|leg| leg.gone.is_some());

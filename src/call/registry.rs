@@ -51,6 +51,10 @@ pub struct Registry {
     recent: VecDeque<ChannelId>,
     /// Strangers found by the last audit: they are taken down if found again.
     suspects: HashSet<String>,
+    /// Calls that were lost with their Asterisk and still hold what they held.
+    lost: HashSet<CallId>,
+    /// Callers who wait until that is free.
+    waiting: Vec<(Timestamp, Channel)>,
     /// Set by [`Request::HangUpAll`], and never taken back.
     closing: bool,
     closed: (mpsc::UnboundedSender<CallId>, mpsc::UnboundedReceiver<CallId>),
@@ -87,6 +91,8 @@ impl Registry {
             callers: BTreeMap::new(),
             recent: VecDeque::new(),
             suspects: HashSet::new(),
+            lost: HashSet::new(),
+            waiting: Vec::new(),
             closing: false,
             closed: mpsc::unbounded_channel(),
             audits: mpsc::channel(1),
@@ -108,7 +114,12 @@ impl Registry {
                 Some(request) = requests.recv() => self.on_request(request),
                 Some(call) = self.closed.1.recv() => self.on_closed(call),
                 Some(found) = self.audits.1.recv() => self.on_found(found),
-                _ = audit.tick() => self.audit(),
+                _ = audit.tick() => {
+                    // None waits for long, whatever keeps a lost call from its end.
+                    self.lost.clear();
+                    self.serve_waiting();
+                    self.audit();
+                }
                 signal = signals.recv(), if open => match signal {
                     Some(signal) => {
                         if matches!(signal, Signal::Up) {
@@ -133,6 +144,11 @@ impl Registry {
             Signal::Down { heard } => {
                 self.connected.store(false, Ordering::Release);
                 self.tell_all(&Input::Unseen { since: heard });
+            }
+            Signal::Restarted => {
+                warn!(calls = self.calls.len(), "Asterisk has started anew, without its calls");
+                self.lost = self.calls.keys().copied().collect();
+                self.tell_all(&Input::SwitchRestarted);
             }
             Signal::Replaced => self.connected.store(false, Ordering::Release),
             Signal::Event(event) => self.on_event(event),
@@ -204,6 +220,10 @@ impl Registry {
         if self.callers.contains_key(&channel.id) || self.recent.contains(&channel.id) {
             return;
         }
+        if !self.lost.is_empty() {
+            self.waiting.push((at, channel.clone()));
+            return;
+        }
         let call = clock::new_call_id();
         let dialled =
             clean(&channel.dialplan.exten, limits::DIALLED).unwrap_or_else(|| "unknown".to_owned());
@@ -231,6 +251,15 @@ impl Registry {
             plan.decision
         };
         self.lead(Machine::new(record, decision));
+    }
+
+    /// Callers of an Asterisk that has started anew find free what its calls held before.
+    fn serve_waiting(&mut self) {
+        if self.lost.is_empty() {
+            for (at, channel) in std::mem::take(&mut self.waiting) {
+                self.on_caller(at, &channel);
+            }
+        }
     }
 
     /// Takes up a call that an earlier run left behind.
@@ -291,6 +320,8 @@ impl Registry {
             }
             self.recent.push_back(channel);
         }
+        self.lost.remove(&call);
+        self.serve_waiting();
     }
 
     // --- handing on ---

@@ -1,5 +1,6 @@
 //! What tests stand on.
 
+pub mod apart;
 pub mod api;
 pub mod callers;
 pub mod clients;
@@ -11,6 +12,7 @@ pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod production;
+pub mod proxy;
 pub mod redis;
 pub mod seller;
 pub mod service;

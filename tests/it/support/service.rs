@@ -29,11 +29,15 @@ pub struct Service {
     pub ports: Ports,
     pub http_port: u16,
     pub sip_port: u16,
-    ari_port: u16,
+    pub ari_port: u16,
     ground: Ground,
     pub metrics_port: u16,
     /// Templates of Asterisk's configuration.
     pub asterisk_conf: PathBuf,
+    /// How long a caller hears ringing while the service is away.
+    pub patience: Duration,
+    /// What comes after that, if it isn't a 503.
+    pub fallback: Option<String>,
     folder: TempDir,
 }
 
@@ -49,7 +53,7 @@ enum Ground {
     },
 }
 
-/// How long a caller hears ringing while the service is away.
+/// The same, where a test says nothing of it.
 pub const PATIENCE: Duration = seconds(2);
 const READY: &str = "CapConduit is ready";
 
@@ -76,6 +80,8 @@ impl Service {
             metrics_port: ports.single(),
             ports,
             asterisk_conf: Path::new(env!("CARGO_MANIFEST_DIR")).join("asterisk-conf"),
+            patience: PATIENCE,
+            fallback: None,
             folder: tempfile::Builder::new().prefix("cc-").tempdir().unwrap(),
         }
     }
@@ -133,16 +139,15 @@ impl Service {
             .args(["--sip-port", &self.sip_port.to_string()])
             .args(["--ari-port", &self.ari_port.to_string()])
             .args(["--rtp-ports", &format!("{rtp_from}-{rtp_to}")])
-            .args(["--patience-seconds", &PATIENCE.as_secs().to_string()])
+            .args(["--patience-seconds", &self.patience.as_secs().to_string()])
+            .args(self.fallback.iter().flat_map(|fallback| ["--fallback", fallback]))
             .arg("--tools")
             .arg(tools())
             .arg("--asterisk-conf")
             .arg(&self.asterisk_conf)
             .env("CAPCONDUIT__METRICS__ADDRESS", format!("127.0.0.1:{}", self.metrics_port));
         self.ground.configure(&mut command).await;
-        let output = self.file("stdout");
-        drop(fs::remove_file(&output));
-        let mut process = Process::start(&mut command, &output);
+        let mut process = self.begin(&mut command);
         eventually("the service is ready", seconds(30), async || {
             let ended = process.exited();
             assert!(ended.is_none(), "the service ended at its start: {}", process.output());
@@ -150,6 +155,57 @@ impl Service {
         })
         .await;
         self.process = Some(process);
+    }
+
+    /// Starts the service alone, beside the Asterisk that answers at `ari_port`, and
+    /// doesn't wait for anything.
+    pub fn serve(&mut self, ari_port: u16, settings: &[(&str, &str)]) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_capconduit"));
+        command
+            .arg("serve")
+            .env("CAPCONDUIT__DATABASE__URL", self.database_url())
+            .env("CAPCONDUIT__HTTP__ADDRESS", format!("127.0.0.1:{}", self.http_port))
+            .env("CAPCONDUIT__METRICS__ADDRESS", format!("127.0.0.1:{}", self.metrics_port))
+            .env("CAPCONDUIT__ARI__ADDRESS", format!("127.0.0.1:{ari_port}"))
+            .env("CAPCONDUIT__ARI__PASSWORD", self.secret("ari-password"))
+            .env("CAPCONDUIT__JOURNAL__DIRECTORY", self.data().join("journal"))
+            .envs(settings.iter().copied());
+        if let Ground::Production(Some(production)) = &self.ground {
+            production.configure_service(&mut command);
+        }
+        self.process = Some(self.begin(&mut command));
+    }
+
+    fn begin(&self, command: &mut Command) -> Process {
+        let output = self.file("stdout");
+        drop(fs::remove_file(&output));
+        Process::start(command, &output)
+    }
+
+    /// Waits until it takes calls.
+    pub async fn ready(&self) {
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let url = format!("http://127.0.0.1:{}/ready", self.http_port);
+        eventually("it takes calls", seconds(20), async || {
+            let answer = http.get(&url).send().await.ok()?;
+            (answer.status() == 200).then_some(())
+        })
+        .await;
+    }
+
+    /// The process of its Asterisk.
+    pub fn asterisk_process(&self) -> Pid {
+        self.noted_process("asterisk/run/asterisk.pid")
+    }
+
+    /// The live calls, as an operator sees them.
+    pub async fn live(&self) -> Vec<Value> {
+        items(&self.admin().get("/api/admin/live").await).to_vec()
+    }
+
+    /// How many live calls are in this state.
+    pub async fn live_in(&self, state: &str) -> usize {
+        self.live().await.iter().filter(|call| call["state"] == state).count()
     }
 
     /// Ends it as an operator does, and checks that it ends well.

@@ -1,0 +1,4 @@
+//! What goes wrong beside the service, and what becomes of calls meanwhile.
+
+mod network;
+mod switch_restarts;
