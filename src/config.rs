@@ -304,6 +304,9 @@ impl Config {
         if !(1..=10_000).contains(&self.journal.sync_interval_ms) {
             return invalid("journal.sync_interval_ms", "must be from 1 to 10000");
         }
+        if !(64..=65_536).contains(&self.journal.most_mb) {
+            return invalid("journal.most_mb", "must be from 64 to 65536");
+        }
         let capacity = &self.capacity;
         if capacity.store == LedgerStore::Redis
             && ::redis::Client::open(capacity.redis_url.as_str()).is_err()
@@ -376,6 +379,8 @@ mod tests {
             ("metrics.address", "localhost:9464"),
             ("metrics.address", "127.0.0.1:8080"),
             ("internal.token", "short"),
+            ("journal.sync_interval_ms", "0"),
+            ("journal.most_mb", "63"),
             ("capacity.store", "disk"),
             ("capacity.key_prefix", "a:b"),
             ("capacity.patience_ms", "0"),

@@ -88,8 +88,8 @@ impl Exchange {
         let (journal, journal_tasks, left) =
             Journal::open(&settings.journal, archive, written, metrics.clone())?;
         // Before anything is held anew, and before the records tell of them.
-        let records = left.unfinished.iter().chain(left.finished.iter().map(|record| &**record));
-        keeper.adopt(records.filter_map(adopt::standing));
+        keeper.adopt(left.unfinished.iter().filter_map(adopt::standing));
+        keeper.adopt(journal.read(&left.finished).filter_map(|record| adopt::standing(&record)));
         journal.hand_on(left.finished);
 
         let stop_ledger = CancellationToken::new();

@@ -22,6 +22,7 @@ use crate::call::CallRecord;
 use crate::call::outcome::Outcome;
 use crate::call::record::Attempt;
 use crate::capacity::{Cap, Refusal, ScopeKind};
+use crate::journal;
 use crate::live::LiveState;
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
@@ -78,6 +79,9 @@ pub struct Metrics {
     live_calls: Family<Labels<1>, Gauge>,
     holds: Gauge,
     journal_depth: Gauge<u64, AtomicU64>,
+    journal_bytes: Gauge<u64, AtomicU64>,
+    journal_failing: Gauge,
+    journal_damaged: Counter,
     ari_connected: Gauge,
 }
 
@@ -87,7 +91,7 @@ pub struct Moment {
     pub live: Vec<LiveState>,
     /// None = the ledger can't be asked; the figure stays what it was.
     pub holds: Option<usize>,
-    pub journal_depth: usize,
+    pub journal: journal::Figures,
     pub is_connected: bool,
 }
 
@@ -126,6 +130,11 @@ impl Default for Metrics {
         let holds = counters.plain("holds", "Attempts that hold capacity");
         let journal_depth =
             counters.plain("journal_depth", "Records that the database doesn't have yet");
+        let journal_bytes = counters.plain("journal_bytes", "What the journal's files hold");
+        let journal_failing = counters
+            .plain("journal_failing", "Whether records can't be written to the journal: 1 or 0");
+        let journal_damaged = counters
+            .plain("journal_damaged_files", "Files of the journal in which damage was found");
         let ari_connected =
             counters.plain("ari_connected", "Whether events flow from Asterisk: 1 or 0");
 
@@ -186,6 +195,9 @@ impl Default for Metrics {
             live_calls,
             holds,
             journal_depth,
+            journal_bytes,
+            journal_failing,
+            journal_damaged,
             ari_connected,
         };
         metrics.begin_at_zero();
@@ -219,7 +231,9 @@ impl Metrics {
         if let Some(holds) = moment.holds {
             self.holds.set(number(holds));
         }
-        self.journal_depth.set(moment.journal_depth as u64);
+        self.journal_depth.set(moment.journal.records as u64);
+        self.journal_bytes.set(moment.journal.bytes);
+        self.journal_failing.set(moment.journal.is_failing.into());
         self.ari_connected.set(moment.is_connected.into());
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("a string takes everything");
@@ -302,6 +316,10 @@ impl Metrics {
     pub fn journal_wrote(&self, took: Duration, has_worked: bool) {
         self.journal_writes.observe(took.as_secs_f64());
         self.journal_failures.inc_by(u64::from(!has_worked));
+    }
+
+    pub fn journal_damaged(&self, files: u64) {
+        self.journal_damaged.inc_by(files);
     }
 }
 
