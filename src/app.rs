@@ -1,6 +1,5 @@
 //! The service: its parts built in order, run, and drained.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,20 +13,17 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::api::{self, Backend, Figures, SessionSettings, StreamSettings, Streams, TryLimits};
 use crate::ari::{AriClient, Socket};
-use crate::call::adopt;
-use crate::call::driver::Parts;
-use crate::call::registry::{Registry, Request};
+use crate::call::registry::Request;
 use crate::capacity::measured::MeasuredLedger;
-use crate::capacity::recount::{Recount, Truth};
-use crate::capacity::{Keeper, Ledger, MemoryLedger, RedisLedger, Share, Status};
-use crate::clock;
+use crate::capacity::recount::Truth;
+use crate::capacity::{Keeper, Ledger, MemoryLedger, RedisLedger, Share};
 use crate::config::{CapacitySettings, Config, LedgerStore, WhenAway};
+use crate::exchange::{self, Exchange, Ground};
 use crate::ids::CallId;
-use crate::journal::{Journal, JournalTasks};
 use crate::live::Live;
 use crate::routing::Current;
 use crate::store;
@@ -35,17 +31,11 @@ use crate::telemetry::Metrics;
 
 /// The running service.
 pub struct App {
-    journal: Arc<Journal>,
-    journal_tasks: JournalTasks,
-    live: Arc<Live>,
-    connected: Arc<AtomicBool>,
-    requests: mpsc::Sender<Request>,
-    registry: JoinHandle<()>,
+    exchange: Exchange,
     socket: JoinHandle<()>,
     http: JoinHandle<()>,
     metrics_http: Option<JoinHandle<()>>,
     tracker: TaskTracker,
-    ledger_tasks: TaskTracker,
     stop_ledger: CancellationToken,
     stop_socket: CancellationToken,
     stop_http: CancellationToken,
@@ -70,14 +60,9 @@ pub enum StartError {
 
 /// Events that may wait for the registry. Asterisk sends some 20 per call.
 const SIGNALS: usize = 65_536;
-const REQUESTS: usize = 64;
 const HTTP_PATIENCE: Duration = Duration::from_secs(5);
-/// The last of a call that is over: what it asked of the switch is answered.
-const CALLS_PATIENCE: Duration = Duration::from_secs(2);
-const JOURNAL_PATIENCE: Duration = Duration::from_secs(10);
+const TASKS_PATIENCE: Duration = Duration::from_secs(2);
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(300);
-const LEDGER_PATIENCE: Duration = Duration::from_secs(5);
-const RECOVERY_POLL: Duration = Duration::from_millis(20);
 
 impl App {
     /// Builds every part, in the order in which they need each other, and lets them run.
@@ -104,80 +89,50 @@ impl App {
         let instance = instance_name(&config.journal.directory)?;
         let ledger = open_ledger(&config.capacity, &instance, &stop_ledger)?;
         let ledger: Arc<dyn Ledger> = Arc::new(MeasuredLedger::new(ledger, metrics.clone()));
-        let truth: Arc<dyn Truth> = Arc::new(store::truth::Records(db.clone()));
+        let records = Arc::new(store::truth::Records(db.clone()));
+        let truth: Arc<dyn Truth> = records.clone();
         let mut keeper = Keeper::new(ledger.clone(), &instance, &config.capacity.leases())
             .counted_in(metrics.clone());
         if config.capacity.when_away == WhenAway::Share {
             keeper = keeper.with_share(Share::new(config.capacity.instances, truth.clone()));
         }
-        let keeper = Arc::new(keeper);
-        let written = {
-            let keeper = keeper.clone();
-            Box::new(move |calls: &HashSet<CallId>| keeper.recorded(calls))
-        };
-        let (journal, journal_tasks, left) =
-            Journal::open(&config.journal, db.clone(), written, metrics.clone())?;
-        // Before anything is held anew, and before the records tell of them.
-        let records = left.unfinished.iter().chain(left.finished.iter().map(|record| &**record));
-        keeper.adopt(records.filter_map(adopt::standing));
-        journal.hand_on(left.finished);
 
-        debug!("loading the configuration and filling the ledger");
+        debug!("loading the configuration");
         let routing = Arc::new(Current::default());
-        let snapshot = store::routing::load_snapshot(&db).await.map_err(in_database)?;
-        let recount = Arc::new(Recount::new(keeper.clone(), truth, config.capacity.recount()));
-        let ledger_tasks = TaskTracker::new();
-        ledger_tasks.spawn({
-            let (keeper, stop) = (keeper.clone(), stop_ledger.clone());
-            async move { keeper.run(stop).await }
-        });
-        ledger_tasks.spawn({
-            let (recount, stop) = (recount.clone(), stop_ledger.clone());
-            async move { recount.run(stop).await }
-        });
-        wait_for_ledger(&*ledger).await;
-        let last_alive = left.last_alive.unwrap_or_else(clock::now);
-        let left: Vec<_> = left
-            .unfinished
-            .into_iter()
-            .map(|record| adopt::machine(record, &snapshot, last_alive))
-            .collect();
-        routing.set(snapshot);
+        routing.set(store::routing::load_snapshot(&db).await.map_err(in_database)?);
 
-        debug!("connecting to Asterisk");
+        debug!("taking up what an earlier run left, and connecting to Asterisk");
         let ari = Arc::new(AriClient::new(config.ari.clone(), metrics.clone())?);
-        let live = Arc::new(Live::new(rand::rng().random()));
-        let journal = Arc::new(journal);
-        let tracker = TaskTracker::new();
-        let connected = Arc::new(AtomicBool::new(false));
         let (signals_in, signals) = mpsc::channel(SIGNALS);
-        let (requests, requests_out) = mpsc::channel(REQUESTS);
+        let settings = exchange::Settings {
+            journal: config.journal.clone(),
+            recount: config.capacity.recount(),
+            seed: rand::rng().random(),
+        };
+        let ground = Ground {
+            switch: ari.clone(),
+            signals,
+            keeper,
+            truth,
+            archive: records,
+            routing: routing.clone(),
+            metrics: metrics.clone(),
+        };
+        let exchange = Exchange::start(settings, ground).await?;
         let stop_socket = CancellationToken::new();
         let socket =
             Socket { client: ari.clone(), signals: signals_in, cancel: stop_socket.clone() };
-        let parts = Arc::new(Parts {
-            ari: ari.clone(),
-            keeper: keeper.clone(),
-            journal: journal.clone(),
-            live: live.clone(),
-            metrics: metrics.clone(),
-        });
-        let mut registry =
-            Registry::new(parts, routing.clone(), connected.clone(), tracker.clone());
-        for machine in left {
-            registry.adopt(machine);
-        }
-        let registry = tokio::spawn(registry.run(signals, requests_out));
         let socket = tokio::spawn(socket.run());
+        let tracker = TaskTracker::new();
 
         debug!("opening the API");
         let stop_http = CancellationToken::new();
         let figures = Figures {
             metrics,
-            live: live.clone(),
+            live: exchange.live.clone(),
             ledger,
-            journal: Arc::downgrade(&journal),
-            connected: connected.clone(),
+            journal: Arc::downgrade(&exchange.journal),
+            connected: exchange.connected.clone(),
         };
         let metrics_http = metrics_listener.map(|listener| {
             let routes = api::metrics_routes(figures);
@@ -185,9 +140,9 @@ impl App {
         });
         let switch = Arc::new(Switch::new(
             ari,
-            connected.clone(),
-            requests.clone(),
-            live.clone(),
+            exchange.connected.clone(),
+            exchange.requests.clone(),
+            exchange.live.clone(),
             stop_http.clone(),
             &tracker,
         ));
@@ -199,24 +154,25 @@ impl App {
                 per_address: config.http.failed_sign_ins_per_address,
             },
         };
-        let backend = Backend::new(db, routing, keeper, live.clone(), switch, session)
-            .with_internal_token(config.internal.token.expose_secret())
-            .with_streams(Streams::new(StreamSettings::default(), stop_http.clone()));
+        let backend = Backend::new(
+            db,
+            routing,
+            exchange.keeper.clone(),
+            exchange.live.clone(),
+            switch,
+            session,
+        )
+        .with_internal_token(config.internal.token.expose_secret())
+        .with_streams(Streams::new(StreamSettings::default(), stop_http.clone()));
         let backend = Arc::new(backend);
         tracker.spawn(stop_http.clone().run_until_cancelled_owned(follow_changes(backend.clone())));
         let http = tokio::spawn(api::serve(listener, api::routes(backend), stop_http.clone()));
         Ok(Self {
-            journal,
-            journal_tasks,
-            live,
-            connected,
-            requests,
-            registry,
+            exchange,
             socket,
             http,
             metrics_http,
             tracker,
-            ledger_tasks,
             stop_ledger,
             stop_socket,
             stop_http,
@@ -225,24 +181,13 @@ impl App {
 
     /// Whether events flow from the switch.
     pub fn is_connected(&self) -> bool {
-        self.connected.load(Ordering::Acquire)
+        self.exchange.is_connected()
     }
 
     /// Takes no calls any more, hangs up those that are up and waits for their
     /// ends, but no longer than `patience`.
     pub async fn hang_up_all(&self, patience: Duration) {
-        info!(calls = self.live.len(), "no calls are taken any more");
-        if self.requests.send(Request::HangUpAll).await.is_err() {
-            return;
-        }
-        let gone = async {
-            while !self.live.is_empty() {
-                tokio::time::sleep(RECOVERY_POLL).await;
-            }
-        };
-        if tokio::time::timeout(patience, gone).await.is_err() {
-            warn!(calls = self.live.len(), "calls did not end in time");
-        }
+        self.exchange.hang_up_all(patience).await;
     }
 
     /// Stops every part. Calls that are up stay up on the switch; their
@@ -262,27 +207,12 @@ impl App {
         if self.socket.await.is_err() {
             warn!("the event socket ended badly");
         }
-        drop(self.requests);
         self.tracker.close();
-        if self.live.is_empty() {
-            let over = async { (self.registry.await, self.tracker.wait().await) };
-            if tokio::time::timeout(CALLS_PATIENCE, over).await.is_err() {
-                warn!("the last calls were cut off");
-            }
-        } else {
-            warn!(calls = self.live.len(), "calls are left to the next start");
-            self.registry.abort();
+        if tokio::time::timeout(TASKS_PATIENCE, self.tracker.wait()).await.is_err() {
+            warn!("what was under way with the switch was cut off");
         }
+        self.exchange.stop().await;
         self.stop_ledger.cancel();
-        self.ledger_tasks.close();
-        if tokio::time::timeout(CALLS_PATIENCE, self.ledger_tasks.wait()).await.is_err() {
-            warn!("the ledger's last news were cut off");
-        }
-        match Arc::try_unwrap(self.journal) {
-            Ok(journal) => self.journal_tasks.close(journal, JOURNAL_PATIENCE).await,
-            // A call is still being led: what it saved is in the spool.
-            Err(_) => warn!("the journal was still in use"),
-        }
     }
 }
 
@@ -305,15 +235,6 @@ fn open_ledger(
         LedgerStore::Memory => Arc::new(MemoryLedger::unfilled(settings.leases())),
         LedgerStore::Redis => Arc::new(RedisLedger::start(settings.redis(instance), stop.clone())?),
     })
-}
-
-/// Gives the ledger time to be filled. Where it takes longer, calls are refused until then.
-async fn wait_for_ledger(ledger: &dyn Ledger) {
-    let mut status = ledger.status();
-    let open = status.wait_for(|status| matches!(status, Status::Open(_)));
-    if tokio::time::timeout(LEDGER_PATIENCE, open).await.is_err() {
-        warn!("the capacity ledger isn't there yet; calls are refused until it is");
-    }
 }
 
 /// Puts in force what others change: within a second, however it was changed.

@@ -24,6 +24,7 @@ pub mod client;
 pub mod events;
 pub mod model;
 pub mod socket;
+pub mod switch;
 
 use std::fmt;
 
@@ -33,6 +34,7 @@ pub use client::{AriClient, AriError, AriSettings};
 pub use events::{Event, EventKind};
 pub use model::{Channel, ChannelId, ChannelState};
 pub use socket::{Signal, Socket};
+pub use switch::Switch;
 
 /// The name of a client's leg: which attempt of which call it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -13,12 +13,20 @@ pub type Timestamp = DateTime<Utc>;
 /// Now.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads time")]
 pub fn now() -> Timestamp {
+    #[cfg(test)]
+    if let Some(now) = simulated::now() {
+        return now;
+    }
     Utc::now().trunc_subsecs(3)
 }
 
 /// A name for a call that begins now.
 #[expect(clippy::disallowed_methods, reason = "a UUIDv7 holds the time")]
 pub fn new_call_id() -> CallId {
+    #[cfg(test)]
+    if let Some(call) = simulated::new_call_id() {
+        return call;
+    }
     CallId(Uuid::now_v7())
 }
 
@@ -26,4 +34,51 @@ pub fn new_call_id() -> CallId {
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads time")]
 pub fn system_now() -> std::time::SystemTime {
     std::time::SystemTime::now()
+}
+
+/// Time that a test makes, for the thread that makes it.
+#[cfg(test)]
+pub mod simulated {
+    use std::cell::Cell;
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+    use uuid::Builder;
+
+    use super::{CallId, SubsecRound, Timestamp};
+
+    thread_local! {
+        /// The time when a runtime's clock stood there.
+        static SINCE: Cell<Option<(Timestamp, Instant)>> = const { Cell::new(None) };
+        static CALLS: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// From here on, this thread's time passes as its runtime's clock does.
+    pub fn begin(at: Timestamp) {
+        SINCE.set(Some((at, Instant::now())));
+    }
+
+    /// The next call id is the first one again.
+    pub fn forget_calls() {
+        CALLS.set(0);
+    }
+
+    pub fn elapsed() -> Duration {
+        SINCE.get().map_or(Duration::ZERO, |(_, since)| since.elapsed())
+    }
+
+    pub(super) fn now() -> Option<Timestamp> {
+        let (at, since) = SINCE.get()?;
+        Some((at + since.elapsed()).trunc_subsecs(3))
+    }
+
+    pub(super) fn new_call_id() -> Option<CallId> {
+        let now = now()?;
+        let number = CALLS.get() + 1;
+        CALLS.set(number);
+        let mut rest = [0; 10];
+        rest[2..].copy_from_slice(&number.to_be_bytes());
+        let millis = u64::try_from(now.timestamp_millis()).expect("after 1970");
+        Some(CallId(Builder::from_unix_timestamp_millis(millis, &rest).into_uuid()))
+    }
 }

@@ -21,7 +21,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sea_orm::DatabaseConnection;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -43,6 +42,16 @@ pub struct JournalSettings {
     pub directory: PathBuf,
     /// The most that a power cut may lose, in milliseconds.
     pub sync_interval_ms: u64,
+}
+
+/// Where final records are kept for good.
+#[async_trait::async_trait]
+pub trait Archive: Send + Sync + 'static {
+    /// Takes all of these, or none. One that it has already stays as it is.
+    async fn insert(&self, batch: &[Arc<CallRecord>]) -> anyhow::Result<()>;
+
+    /// Whether it answers at all.
+    async fn is_there(&self) -> bool;
 }
 
 /// Takes records from calls. Cheap to share.
@@ -87,7 +96,7 @@ impl Journal {
     /// When the folder can't be made, read or written to.
     pub fn open(
         settings: &JournalSettings,
-        db: DatabaseConnection,
+        archive: Arc<dyn Archive>,
         written: Written,
         metrics: Arc<Metrics>,
     ) -> Result<(Self, JournalTasks, Left), OpenError> {
@@ -98,7 +107,7 @@ impl Journal {
         // Unbounded on purpose: what waits here is what the spool holds too,
         // and a call is never refused because the database is slow.
         let (finished, queue) = mpsc::unbounded_channel();
-        let writer = Writer { db, spool: spool.clone(), written, metrics };
+        let writer = Writer { archive, spool: spool.clone(), written, metrics };
         let writer = tokio::spawn(writer::run(writer, queue));
         let sync = tokio::spawn(sync_in_groups(
             spool.clone(),
@@ -173,6 +182,7 @@ async fn sync_in_groups(spool: Arc<Spool>, interval: Duration, cancel: Cancellat
     let mut noted = Instant::now();
     loop {
         let stopping = tokio::select! {
+            biased;
             () = tokio::time::sleep(interval) => false,
             () = cancel.cancelled() => true,
         };
@@ -182,11 +192,13 @@ async fn sync_in_groups(spool: Arc<Spool>, interval: Duration, cancel: Cancellat
                 warn!(error = %cause, "the journal's time could not be noted");
             }
         }
-        let spool = spool.clone();
-        match tokio::task::spawn_blocking(move || spool.sync()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(cause)) => error!(error = %cause, "the journal could not be synced to disk"),
-            Err(cause) => error!(error = %cause, "the journal's sync was cut off"),
+        if spool.has_news() {
+            let spool = spool.clone();
+            match tokio::task::spawn_blocking(move || spool.sync()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(cause)) => error!(error = %cause, "the journal could not be synced to disk"),
+                Err(cause) => error!(error = %cause, "the journal's sync was cut off"),
+            }
         }
         if stopping {
             return;

@@ -17,6 +17,7 @@ pub mod config;
 pub mod db;
 pub mod demo;
 pub mod embedded;
+pub mod exchange;
 pub mod ids;
 pub mod journal;
 pub mod live;

@@ -1,5 +1,6 @@
 //! Queries, one file per thing that is asked for.
 
+pub mod archive;
 pub mod audit;
 pub mod call_logs;
 pub mod campaigns;

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::model::{Bridge, Channel};
+use super::switch::{Done, Switch};
 use crate::telemetry::{AriFailure, Metrics};
 
 /// Where Asterisk's ARI is, and who we are there.
@@ -50,18 +51,19 @@ pub enum AriError {
     NotSent {
         operation: &'static str,
         #[source]
-        source: reqwest::Error,
+        source: Source,
     },
     /// The answer was lost: it may have been done.
     #[error("{operation}: no answer, it may have been done")]
     OutcomeUnknown {
         operation: &'static str,
         #[source]
-        source: reqwest::Error,
+        source: Source,
     },
 }
 
-type Done = Result<(), AriError>;
+/// What went wrong on the way.
+type Source = Box<dyn std::error::Error + Send + Sync>;
 
 /// Requests under way at once: well below Asterisk's limit of HTTP sessions.
 const LANES: usize = 64;
@@ -92,84 +94,6 @@ impl AriClient {
 
     pub fn settings(&self) -> &AriSettings {
         &self.settings
-    }
-
-    /// Makes a mixing bridge of this name.
-    pub async fn create_bridge(&self, bridge: &str) -> Done {
-        let path = format!("bridges/{}", segment(bridge));
-        self.post("create bridge", &path, json!({"type": "mixing"})).await
-    }
-
-    /// Puts a channel into a bridge. An unanswered channel stays unanswered.
-    pub async fn add_to_bridge(&self, bridge: &str, channel: &str) -> Done {
-        let path = format!("bridges/{}/addChannel", segment(bridge));
-        let body = json!({"channel": channel, "inhibitConnectedLineUpdates": true});
-        self.post("add to bridge", &path, body).await
-    }
-
-    /// Takes a channel out of a bridge; it goes on ringing or talking to nobody.
-    /// One that isn't there any more is a success.
-    pub async fn remove_from_bridge(&self, bridge: &str, channel: &str) -> Done {
-        let path = format!("bridges/{}/removeChannel", segment(bridge));
-        match self.post("remove from bridge", &path, json!({"channel": channel})).await {
-            Err(AriError::NotFound { .. } | AriError::Refused { status: 400 | 422, .. }) => Ok(()),
-            result => result,
-        }
-    }
-
-    pub async fn destroy_bridge(&self, bridge: &str) -> Done {
-        let path = format!("bridges/{}", segment(bridge));
-        gone_is_done(self.send("destroy bridge", Method::DELETE, &path, None).await)
-    }
-
-    /// Makes a channel to `endpoint` that isn't dialled yet. It enters our
-    /// application at once: dial it when its `StasisStart` has come.
-    pub async fn create_channel(&self, channel: &str, endpoint: &str, originator: &str) -> Done {
-        let body = json!({
-            "endpoint": endpoint,
-            "app": self.settings.application,
-            "channelId": channel,
-            "originator": originator,
-        });
-        self.post("create channel", "channels/create", body).await
-    }
-
-    /// Sends the INVITE, with the caller's identity. `timeout_seconds` is a
-    /// safety net: who rings how long is ours to time.
-    pub async fn dial(&self, channel: &str, caller: &str, timeout_seconds: u32) -> Done {
-        let path = format!("channels/{}/dial", segment(channel));
-        let body = json!({"caller": caller, "timeout": timeout_seconds});
-        self.post("dial", &path, body).await
-    }
-
-    pub async fn answer(&self, channel: &str) -> Done {
-        let path = format!("channels/{}/answer", segment(channel));
-        self.post("answer", &path, json!({})).await
-    }
-
-    /// Ends a channel with this Q.850 cause. One that is no more is a success.
-    pub async fn hang_up(&self, channel: &str, cause: i32) -> Done {
-        let path = format!("channels/{}?reason_code={cause}", segment(channel));
-        gone_is_done(self.send("hang up", Method::DELETE, &path, None).await)
-    }
-
-    /// The channel as it is now; none if it is no more.
-    pub async fn channel(&self, channel: &str) -> Result<Option<Channel>, AriError> {
-        let path = format!("channels/{}", segment(channel));
-        match self.send("look up channel", Method::GET, &path, None).await {
-            Ok(response) => Ok(Some(decode("look up channel", response).await?)),
-            Err(AriError::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    pub async fn channels(&self) -> Result<Vec<Channel>, AriError> {
-        decode("list channels", self.send("list channels", Method::GET, "channels", None).await?)
-            .await
-    }
-
-    pub async fn bridges(&self) -> Result<Vec<Bridge>, AriError> {
-        decode("list bridges", self.send("list bridges", Method::GET, "bridges", None).await?).await
     }
 
     /// Has Asterisk send an event of ours back over the socket.
@@ -232,8 +156,9 @@ impl AriClient {
             request = request.json(&body);
         }
         let response = request.send().await.map_err(|source| {
-            let source = source.without_url();
-            if source.is_connect() || source.is_builder() {
+            let never_left = source.is_connect() || source.is_builder();
+            let source = source.without_url().into();
+            if never_left {
                 AriError::NotSent { operation, source }
             } else {
                 AriError::OutcomeUnknown { operation, source }
@@ -248,6 +173,81 @@ impl AriClient {
                 Err(AriError::Refused { operation, status: status.as_u16(), detail })
             }
         }
+    }
+}
+
+#[async_trait::async_trait]
+impl Switch for AriClient {
+    fn application(&self) -> &str {
+        &self.settings.application
+    }
+
+    async fn create_bridge(&self, bridge: &str) -> Done {
+        let path = format!("bridges/{}", segment(bridge));
+        self.post("create bridge", &path, json!({"type": "mixing"})).await
+    }
+
+    async fn add_to_bridge(&self, bridge: &str, channel: &str) -> Done {
+        let path = format!("bridges/{}/addChannel", segment(bridge));
+        let body = json!({"channel": channel, "inhibitConnectedLineUpdates": true});
+        self.post("add to bridge", &path, body).await
+    }
+
+    async fn remove_from_bridge(&self, bridge: &str, channel: &str) -> Done {
+        let path = format!("bridges/{}/removeChannel", segment(bridge));
+        match self.post("remove from bridge", &path, json!({"channel": channel})).await {
+            Err(AriError::NotFound { .. } | AriError::Refused { status: 400 | 422, .. }) => Ok(()),
+            result => result,
+        }
+    }
+
+    async fn destroy_bridge(&self, bridge: &str) -> Done {
+        let path = format!("bridges/{}", segment(bridge));
+        gone_is_done(self.send("destroy bridge", Method::DELETE, &path, None).await)
+    }
+
+    async fn create_channel(&self, channel: &str, endpoint: &str, originator: &str) -> Done {
+        let body = json!({
+            "endpoint": endpoint,
+            "app": self.settings.application,
+            "channelId": channel,
+            "originator": originator,
+        });
+        self.post("create channel", "channels/create", body).await
+    }
+
+    async fn dial(&self, channel: &str, caller: &str, timeout_seconds: u32) -> Done {
+        let path = format!("channels/{}/dial", segment(channel));
+        let body = json!({"caller": caller, "timeout": timeout_seconds});
+        self.post("dial", &path, body).await
+    }
+
+    async fn answer(&self, channel: &str) -> Done {
+        let path = format!("channels/{}/answer", segment(channel));
+        self.post("answer", &path, json!({})).await
+    }
+
+    async fn hang_up(&self, channel: &str, cause: i32) -> Done {
+        let path = format!("channels/{}?reason_code={cause}", segment(channel));
+        gone_is_done(self.send("hang up", Method::DELETE, &path, None).await)
+    }
+
+    async fn channel(&self, channel: &str) -> Result<Option<Channel>, AriError> {
+        let path = format!("channels/{}", segment(channel));
+        match self.send("look up channel", Method::GET, &path, None).await {
+            Ok(response) => Ok(Some(decode("look up channel", response).await?)),
+            Err(AriError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn channels(&self) -> Result<Vec<Channel>, AriError> {
+        decode("list channels", self.send("list channels", Method::GET, "channels", None).await?)
+            .await
+    }
+
+    async fn bridges(&self) -> Result<Vec<Bridge>, AriError> {
+        decode("list bridges", self.send("list bridges", Method::GET, "bridges", None).await?).await
     }
 }
 
@@ -296,5 +296,8 @@ async fn decode<T: serde::de::DeserializeOwned>(
     operation: &'static str,
     response: reqwest::Response,
 ) -> Result<T, AriError> {
-    response.json().await.map_err(|source| AriError::OutcomeUnknown { operation, source })
+    response
+        .json()
+        .await
+        .map_err(|source| AriError::OutcomeUnknown { operation, source: source.into() })
 }

@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 
 use super::machine::{Effect, Input, Machine, Timer};
 use super::outcome::cause;
-use crate::ari::{AriClient, AriError, ChannelId, ChannelState, LegId};
+use crate::ari::{AriError, ChannelId, ChannelState, LegId, Switch};
 use crate::capacity::{HoldId, Keeper, Request, Unavailable};
 use crate::clock::{self, Timestamp};
 use crate::ids::CallId;
@@ -28,7 +28,7 @@ pub type Stamped = (Timestamp, Input);
 
 /// What a call needs of the rest of the service.
 pub struct Parts {
-    pub ari: Arc<AriClient>,
+    pub switch: Arc<dyn Switch>,
     pub keeper: Arc<Keeper>,
     pub journal: Arc<Journal>,
     pub live: Arc<Live>,
@@ -88,6 +88,7 @@ pub async fn lead(parts: Arc<Parts>, machine: Machine, mut mailbox: mpsc::Receiv
             }
         };
         tokio::select! {
+            biased;
             Some((at, input)) = mailbox.recv() => driver.take(at, input),
             Some(input) = results.recv() => driver.take(clock::now(), input),
             () = wait => driver.take_due_timers(),
@@ -222,16 +223,16 @@ impl Hands {
             Effect::DialLeg { attempt, ring } => self.dial_leg(attempt, ring).await,
             Effect::HangUpLeg { attempt, cause } => {
                 let leg = self.leg(attempt);
-                self.note("hang up the client", self.parts.ari.hang_up(&leg, cause).await);
+                self.note("hang up the client", self.parts.switch.hang_up(&leg, cause).await);
             }
             Effect::DetachLeg { attempt } => self.detach_leg(attempt).await,
             Effect::JoinLeg { attempt } => self.join_leg(attempt).await,
             Effect::HangUpCaller { cause } => {
-                let result = self.parts.ari.hang_up(self.caller.as_str(), cause).await;
+                let result = self.parts.switch.hang_up(self.caller.as_str(), cause).await;
                 self.note("hang up the caller", result);
             }
             Effect::AnswerCaller => {
-                let result = self.parts.ari.answer(self.caller.as_str()).await;
+                let result = self.parts.switch.answer(self.caller.as_str()).await;
                 self.note("answer the caller", result);
                 self.check_caller().await;
             }
@@ -239,7 +240,7 @@ impl Hands {
             Effect::CheckLeg { attempt } => self.check_leg(attempt).await,
             Effect::DestroyBridge => {
                 let bridge = self.call.to_string();
-                self.note("destroy the bridge", self.parts.ari.destroy_bridge(&bridge).await);
+                self.note("destroy the bridge", self.parts.switch.destroy_bridge(&bridge).await);
             }
             // The driver's own.
             Effect::Arm(..) | Effect::Save(_) | Effect::Show(_) | Effect::Close => {}
@@ -276,14 +277,14 @@ impl Hands {
     // --- switch ---
 
     async fn create_bridge(&self) {
-        let (ari, bridge) = (&self.parts.ari, self.call.to_string());
-        let result = match ari.create_bridge(&bridge).await {
-            Ok(()) => ari.add_to_bridge(&bridge, self.caller.as_str()).await,
+        let (switch, bridge) = (&self.parts.switch, self.call.to_string());
+        let result = match switch.create_bridge(&bridge).await {
+            Ok(()) => switch.add_to_bridge(&bridge, self.caller.as_str()).await,
             Err(error) => Err(error),
         };
         let Err(error) = result else { return };
         // Most likely the caller has just hung up.
-        match ari.channel(self.caller.as_str()).await {
+        match switch.channel(self.caller.as_str()).await {
             Ok(None) => self.report(Input::CallerGone),
             _ => {
                 warn!(call.id = %self.call, %error, "the caller could not be bridged");
@@ -293,14 +294,14 @@ impl Hands {
     }
 
     async fn create_leg(&self, attempt: u32, endpoint: &str) {
-        let (ari, leg) = (&self.parts.ari, self.leg(attempt));
+        let (switch, leg) = (&self.parts.switch, self.leg(attempt));
         if !self.may_dial(attempt).await {
             warn!(call.id = %self.call, attempt, "the capacity was lost before the client was dialled");
             self.report(Input::LegNotCreated { attempt });
             return;
         }
         let endpoint = format!("PJSIP/{endpoint}");
-        match ari.create_channel(&leg, &endpoint, self.caller.as_str()).await {
+        match switch.create_channel(&leg, &endpoint, self.caller.as_str()).await {
             Ok(()) => {}
             // It may exist: the leg's entry or the setup timer will tell.
             Err(error) if error.is_outcome_unknown() => {
@@ -314,10 +315,10 @@ impl Hands {
     }
 
     async fn dial_leg(&self, attempt: u32, ring: Duration) {
-        let (ari, leg, bridge) = (&self.parts.ari, self.leg(attempt), self.call.to_string());
+        let (switch, leg, bridge) = (&self.parts.switch, self.leg(attempt), self.call.to_string());
         let seconds = u32::try_from(ring.as_secs() + DIAL_SAFETY_SECONDS).unwrap_or(u32::MAX);
-        let result = match ari.add_to_bridge(&bridge, &leg).await {
-            Ok(()) => ari.dial(&leg, self.caller.as_str(), seconds).await,
+        let result = match switch.add_to_bridge(&bridge, &leg).await {
+            Ok(()) => switch.dial(&leg, self.caller.as_str(), seconds).await,
             Err(error) => Err(error),
         };
         match result {
@@ -333,9 +334,12 @@ impl Hands {
     }
 
     async fn detach_leg(&self, attempt: u32) {
-        let (ari, leg, bridge) = (&self.parts.ari, self.leg(attempt), self.call.to_string());
-        self.note("take the client out of the bridge", ari.remove_from_bridge(&bridge, &leg).await);
-        let answered = match ari.channel(&leg).await {
+        let (switch, leg, bridge) = (&self.parts.switch, self.leg(attempt), self.call.to_string());
+        self.note(
+            "take the client out of the bridge",
+            switch.remove_from_bridge(&bridge, &leg).await,
+        );
+        let answered = match switch.channel(&leg).await {
             Ok(channel) => channel.is_some_and(|channel| channel.state == ChannelState::Up),
             Err(error) => {
                 debug!(call.id = %self.call, %error, "a leg could not be checked");
@@ -346,15 +350,15 @@ impl Hands {
     }
 
     async fn join_leg(&self, attempt: u32) {
-        let (ari, leg, bridge) = (&self.parts.ari, self.leg(attempt), self.call.to_string());
-        if let Err(error) = ari.add_to_bridge(&bridge, &leg).await {
+        let (switch, leg, bridge) = (&self.parts.switch, self.leg(attempt), self.call.to_string());
+        if let Err(error) = switch.add_to_bridge(&bridge, &leg).await {
             warn!(call.id = %self.call, %error, "the client could not be put back into the bridge");
-            self.note("hang up the client", ari.hang_up(&leg, cause::NORMAL).await);
+            self.note("hang up the client", switch.hang_up(&leg, cause::NORMAL).await);
         }
     }
 
     async fn check_caller(&self) {
-        match self.parts.ari.channel(self.caller.as_str()).await {
+        match self.parts.switch.channel(self.caller.as_str()).await {
             Ok(None) => self.report(Input::CallerMissing),
             Ok(Some(channel)) if channel.state == ChannelState::Up => {
                 self.report(Input::CallerAnswered);
@@ -365,7 +369,7 @@ impl Hands {
     }
 
     async fn check_leg(&self, attempt: u32) {
-        match self.parts.ari.channel(&self.leg(attempt)).await {
+        match self.parts.switch.channel(&self.leg(attempt)).await {
             Ok(None) => self.report(Input::LegGone { attempt, cause: None, sip: None }),
             Ok(Some(channel)) => match channel.state {
                 ChannelState::Up => self.report(Input::LegAnswered { attempt }),

@@ -5,13 +5,14 @@
 //! once in a while it also looks for what can't be: channels and bridges of
 //! ours that no call knows are taken down.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use capconduit_entity::CallReason;
-use rand::RngExt;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -42,8 +43,10 @@ pub struct Registry {
     /// Whether events flow from the switch.
     connected: Arc<AtomicBool>,
     tracker: TaskTracker,
-    calls: HashMap<CallId, mpsc::Sender<Stamped>>,
-    callers: HashMap<ChannelId, CallId>,
+    /// Where weighted orders come from.
+    luck: SmallRng,
+    calls: BTreeMap<CallId, mpsc::Sender<Stamped>>,
+    callers: BTreeMap<ChannelId, CallId>,
     /// Callers of calls that are over: their late events are old news.
     recent: VecDeque<ChannelId>,
     /// Strangers found by the last audit: they are taken down if found again.
@@ -72,14 +75,16 @@ impl Registry {
         routing: Arc<Current>,
         connected: Arc<AtomicBool>,
         tracker: TaskTracker,
+        seed: u64,
     ) -> Self {
         Self {
             parts,
             routing,
             connected,
             tracker,
-            calls: HashMap::new(),
-            callers: HashMap::new(),
+            luck: SmallRng::seed_from_u64(seed),
+            calls: BTreeMap::new(),
+            callers: BTreeMap::new(),
             recent: VecDeque::new(),
             suspects: HashSet::new(),
             closing: false,
@@ -97,7 +102,13 @@ impl Registry {
         let mut audit = tokio::time::interval(AUDIT_INTERVAL);
         let mut open = true;
         while open || !self.calls.is_empty() {
+            // The rare ones first: of signals there may always be more.
             tokio::select! {
+                biased;
+                Some(request) = requests.recv() => self.on_request(request),
+                Some(call) = self.closed.1.recv() => self.on_closed(call),
+                Some(found) = self.audits.1.recv() => self.on_found(found),
+                _ = audit.tick() => self.audit(),
                 signal = signals.recv(), if open => match signal {
                     Some(signal) => {
                         if matches!(signal, Signal::Up) {
@@ -107,10 +118,6 @@ impl Registry {
                     }
                     None => open = false,
                 },
-                Some(request) = requests.recv() => self.on_request(request),
-                Some(call) = self.closed.1.recv() => self.on_closed(call),
-                Some(found) = self.audits.1.recv() => self.on_found(found),
-                _ = audit.tick() => self.audit(),
             }
         }
     }
@@ -200,7 +207,7 @@ impl Registry {
         let call = clock::new_call_id();
         let dialled =
             clean(&channel.dialplan.exten, limits::DIALLED).unwrap_or_else(|| "unknown".to_owned());
-        let plan = routing::plan(&self.routing.get(), &dialled, rand::rng().random());
+        let plan = routing::plan(&self.routing.get(), &dialled, self.luck.random());
         let record = CallRecord {
             call,
             channel: channel.id.0.clone(),
@@ -245,7 +252,7 @@ impl Registry {
                 error!(call.id = %call, error = %defect, "a call was cut off by a defect");
                 parts.live.remove(call);
                 parts.keeper.abandon(call);
-                if let Err(error) = parts.ari.hang_up(caller.as_str(), cause::FAILURE).await {
+                if let Err(error) = parts.switch.hang_up(caller.as_str(), cause::FAILURE).await {
                     warn!(call.id = %call, %error, "could not hang up the caller");
                 }
             }
@@ -277,7 +284,7 @@ impl Registry {
     fn on_closed(&mut self, call: CallId) {
         self.calls.remove(&call);
         let over: Vec<_> =
-            self.callers.extract_if(|_, known| *known == call).map(|(id, _)| id).collect();
+            self.callers.extract_if(.., |_, known| *known == call).map(|(id, _)| id).collect();
         for channel in over {
             if self.recent.len() == RECENT {
                 self.recent.pop_front();
@@ -327,9 +334,9 @@ impl Registry {
         if !self.connected.load(Ordering::Acquire) {
             return;
         }
-        let (ari, found) = (self.parts.ari.clone(), self.audits.0.clone());
+        let (switch, found) = (self.parts.switch.clone(), self.audits.0.clone());
         self.tracker.spawn(async move {
-            let listed = tokio::try_join!(ari.channels(), ari.bridges());
+            let listed = tokio::try_join!(switch.channels(), switch.bridges());
             match listed {
                 Ok((channels, bridges)) => {
                     let bridges = bridges.into_iter().map(|bridge| bridge.id).collect();
@@ -342,7 +349,7 @@ impl Registry {
     }
 
     fn on_found(&mut self, Found { channels, bridges }: Found) {
-        let application = self.parts.ari.settings().application.clone();
+        let application = self.parts.switch.application().to_owned();
         let ours = channels.iter().filter(|channel| {
             let app_data = &channel.dialplan.app_data;
             LegId::parse(channel.id.as_str()).is_some()
@@ -403,18 +410,18 @@ impl Registry {
     }
 
     fn take_down_channel(&self, channel: String) {
-        let ari = self.parts.ari.clone();
+        let switch = self.parts.switch.clone();
         self.tracker.spawn(async move {
-            if let Err(error) = ari.hang_up(&channel, cause::TEMPORARY_FAILURE).await {
+            if let Err(error) = switch.hang_up(&channel, cause::TEMPORARY_FAILURE).await {
                 warn!(channel.id = channel, %error, "could not take a channel down");
             }
         });
     }
 
     fn take_down_bridge(&self, bridge: String) {
-        let ari = self.parts.ari.clone();
+        let switch = self.parts.switch.clone();
         self.tracker.spawn(async move {
-            if let Err(error) = ari.destroy_bridge(&bridge).await {
+            if let Err(error) = switch.destroy_bridge(&bridge).await {
                 warn!(bridge.id = bridge, %error, "could not take a bridge down");
             }
         });

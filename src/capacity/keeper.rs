@@ -7,7 +7,7 @@
 //! long before their leases end, so the ledger believes in them as long as this
 //! instance lives, and lets go of them in the end when it doesn't.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub struct Keeper {
     share: Option<Share>,
     /// The name under which the ledger knows this instance's holds.
     node: String,
-    holds: Mutex<HashMap<HoldId, Kept>>,
+    holds: Mutex<BTreeMap<HoldId, Kept>>,
     /// Rung when the ledger wasn't told something.
     untold: Notify,
     /// Where it is counted how often something had to be mended.
@@ -304,6 +304,7 @@ impl Keeper {
         loop {
             if let Some(share) = self.share.as_ref().filter(|share| share.is_unknown()) {
                 tokio::select! {
+                    biased;
                     () = cancel.cancelled() => {}
                     // Seen again below.
                     _ = status.changed() => status.mark_changed(),
@@ -311,6 +312,7 @@ impl Keeper {
                 }
             }
             tokio::select! {
+                biased;
                 () = cancel.cancelled() => {
                     self.tell_untold().await;
                     return;
@@ -465,7 +467,7 @@ impl Keeper {
 }
 
 /// What is held for certain.
-fn own(holds: &HashMap<HoldId, Kept>) -> Vec<Standing> {
+fn own(holds: &BTreeMap<HoldId, Kept>) -> Vec<Standing> {
     let certain = holds.values().filter(|kept| !kept.asking);
     certain.map(|kept| kept.standing.clone()).collect()
 }

@@ -130,6 +130,7 @@ impl Recount {
                 continue;
             }
             tokio::select! {
+                biased;
                 () = cancel.cancelled() => return,
                 changed = status.changed() => if changed.is_err() { return },
                 _ = due.tick(), if now != Status::Away => {

@@ -6,7 +6,7 @@
 //! into a file whose number lies between the two, and the old one is deleted.
 //! No append waits for that, nor for a disk.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub struct Spool {
 struct Inner {
     log: Log,
     /// Records that the database doesn't have yet.
-    needed: HashMap<CallId, Arc<CallRecord>>,
+    needed: BTreeMap<CallId, Arc<CallRecord>>,
 }
 
 /// Two instances with one journal would take each other's calls for their own.
@@ -76,7 +76,7 @@ impl Spool {
         let lock = lock(directory)?;
         let mut numbers = file_numbers(directory)?;
         numbers.sort_unstable();
-        let mut found: HashMap<CallId, CallRecord> = HashMap::new();
+        let mut found: BTreeMap<CallId, CallRecord> = BTreeMap::new();
         for number in &numbers {
             let mut bytes = Vec::new();
             File::open(file_path(directory, *number))?.read_to_end(&mut bytes)?;
@@ -89,7 +89,8 @@ impl Spool {
             }
             found.extend(records.into_iter().map(|record| (record.call, record)));
         }
-        let needed: HashMap<_, _> = found.values().map(|r| (r.call, Arc::new(r.clone()))).collect();
+        let needed: BTreeMap<_, _> =
+            found.values().map(|r| (r.call, Arc::new(r.clone()))).collect();
         let last = numbers.last().copied().unwrap_or(0);
         let last_alive = match fs::metadata(file_path(directory, last)) {
             Ok(file) => Some(file.modified()?.into()),
@@ -99,8 +100,7 @@ impl Spool {
         write_copy(directory, last + 1, &needed.values().cloned().collect::<Vec<_>>())?;
         remove_up_to(directory, last)?;
         let inner = Inner { log, needed };
-        let mut records: Vec<_> = found.into_values().collect();
-        records.sort_by_key(|record| record.call);
+        let records = found.into_values().collect();
         let spool = Self { directory: directory.to_owned(), inner: Mutex::new(inner), _lock: lock };
         Ok((spool, Found { records, last_alive }))
     }
@@ -125,6 +125,11 @@ impl Spool {
 
     pub fn depth(&self) -> usize {
         self.inner.lock().needed.len()
+    }
+
+    /// Whether something was appended since the last sync.
+    pub fn has_news(&self) -> bool {
+        self.inner.lock().log.dirty
     }
 
     /// Brings what was appended to the disk, and begins a new file when this one has grown.

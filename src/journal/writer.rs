@@ -7,15 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sea_orm::{DatabaseConnection, DbErr};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 use tracing::{error, info};
 
-use super::Written;
 use super::spool::Spool;
+use super::{Archive, Written};
 use crate::call::CallRecord;
-use crate::store::records;
 use crate::telemetry::Metrics;
 
 /// Records per transaction: well below both databases' limits on bound values.
@@ -25,7 +23,7 @@ const BACKOFF_MOST: Duration = Duration::from_secs(5);
 
 /// What a writer works with.
 pub struct Writer {
-    pub db: DatabaseConnection,
+    pub archive: Arc<dyn Archive>,
     pub spool: Arc<Spool>,
     pub written: Written,
     pub metrics: Arc<Metrics>,
@@ -39,6 +37,7 @@ pub async fn run(writer: Writer, mut queue: UnboundedReceiver<Arc<CallRecord>>) 
     while open || !waiting.is_empty() {
         let mut batch = Vec::with_capacity(BATCH);
         tokio::select! {
+            biased;
             received = queue.recv_many(&mut batch, BATCH), if open => open = received > 0,
             () = tokio::time::sleep(backoff), if !waiting.is_empty() => {
                 batch.extend(waiting.drain(..waiting.len().min(BATCH)));
@@ -61,7 +60,7 @@ impl Writer {
     async fn write(&self, batch: Vec<Arc<CallRecord>>) -> Vec<Arc<CallRecord>> {
         let Err(cause) = self.insert(&batch).await else { return Vec::new() };
         error!(error = %cause, records = batch.len(), "records wait for the database");
-        if batch.len() == 1 || self.db.ping().await.is_err() {
+        if batch.len() == 1 || !self.archive.is_there().await {
             return batch;
         }
         // The database is there: it may be a single one that it won't take.
@@ -76,12 +75,12 @@ impl Writer {
     }
 
     /// Writes all of these, or none.
-    async fn insert(&self, batch: &[Arc<CallRecord>]) -> Result<(), DbErr> {
+    async fn insert(&self, batch: &[Arc<CallRecord>]) -> anyhow::Result<()> {
         if batch.is_empty() {
             return Ok(());
         }
         let began = Instant::now();
-        let inserted = records::insert(&self.db, batch).await;
+        let inserted = self.archive.insert(batch).await;
         self.metrics.journal_wrote(began.elapsed(), inserted.is_ok());
         inserted?;
         for record in batch {
@@ -102,6 +101,7 @@ mod tests {
     use crate::call::outcome::Outcome;
     use crate::call::record::{End, tests::record};
     use crate::clock::Timestamp;
+    use crate::store::truth::Records;
 
     fn final_record() -> CallRecord {
         let mut record = record();
@@ -130,7 +130,7 @@ mod tests {
             queue_in.send(record).unwrap();
         }
         let writer = Writer {
-            db: db.clone(),
+            archive: Arc::new(Records(db.clone())),
             spool: spool.clone(),
             written: Box::new(|_| {}),
             metrics: Arc::default(),
