@@ -30,7 +30,9 @@ mod server;
 mod simulate;
 mod stamp;
 mod trace;
+mod traffic;
 pub mod tries;
+mod usage;
 mod wording;
 
 use std::sync::Arc;
@@ -126,6 +128,8 @@ enum Tag {
     Live,
     /// Who would get a call.
     Routing,
+    /// What is in use of caps, call by call.
+    Caps,
 }
 
 /// Sections of the admins' document.
@@ -135,8 +139,6 @@ enum AdminTag {
     Users,
     /// Call centres that buy calls, with their PJSIP endpoints.
     Clients,
-    /// What is in use of caps, call by call.
-    Caps,
     /// Who changed what.
     Audit,
     /// For a dialplan that routes without the Stasis application.

@@ -24,6 +24,8 @@ use super::seller::campaigns::CampaignsApi;
 use super::seller::dids::DidsApi;
 use super::seller::links::LinksApi;
 use super::simulate::{AdminSimulateApi, SellerSimulateApi};
+use super::traffic::{AdminTrafficApi, SellerTrafficApi};
+use super::usage::{AdminUsageApi, SellerUsageApi};
 use super::wording;
 
 /// The admins' document, in YAML.
@@ -81,8 +83,10 @@ fn admin_apis() -> impl OpenApi {
     (
         UsersApi,
         ClientsApi,
+        AdminUsageApi,
         CapsApi,
         AdminLogsApi,
+        AdminTrafficApi,
         AdminLiveApi,
         AdminSimulateApi,
         AuditApi,
@@ -93,7 +97,16 @@ fn admin_apis() -> impl OpenApi {
 }
 
 fn seller_apis() -> impl OpenApi {
-    (DidsApi, CampaignsApi, LinksApi, SellerLogsApi, SellerLiveApi, SellerSimulateApi)
+    (
+        DidsApi,
+        CampaignsApi,
+        LinksApi,
+        SellerUsageApi,
+        SellerLogsApi,
+        SellerTrafficApi,
+        SellerLiveApi,
+        SellerSimulateApi,
+    )
 }
 
 fn service<T: OpenApi>(title: &str, apis: T) -> OpenApiService<T, ()> {

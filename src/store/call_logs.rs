@@ -1,8 +1,10 @@
 //! Call logs, newest first.
 
 use capconduit_entity::{CallStatus, call_attempt, call_log};
+use sea_orm::sea_query::Expr;
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select,
+    ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect, Select,
 };
 
 use crate::clock::Timestamp;
@@ -24,7 +26,12 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Newest first.
     pub fn query(&self) -> Select<call_log::Entity> {
+        self.unordered().order_by_desc(call_log::COLUMN.id)
+    }
+
+    fn unordered(&self) -> Select<call_log::Entity> {
         let column = call_log::COLUMN;
         let conditions = [
             self.seller.map(|id| column.user_id.eq(id)),
@@ -36,8 +43,7 @@ impl Filter {
             self.status.map(|status| column.call_status.eq(status)),
             self.before_id.map(|id| column.id.lt(id)),
         ];
-        let query = call_log::Entity::find().order_by_desc(column.id);
-        conditions.into_iter().flatten().fold(query, Select::filter)
+        conditions.into_iter().flatten().fold(call_log::Entity::find(), Select::filter)
     }
 }
 
@@ -58,6 +64,50 @@ pub async fn find(
 ) -> Result<Option<call_log::Model>, DbErr> {
     let filter = Filter { seller, ..Filter::default() };
     filter.query().filter(call_log::COLUMN.id.eq(id)).one(db).await
+}
+
+/// Calls that came in the same minute and ended alike.
+#[derive(Clone, Copy, Debug)]
+pub struct Came {
+    /// When the minute began.
+    pub minute: Timestamp,
+    pub status: CallStatus,
+    pub calls: u64,
+}
+
+/// The calls that came since `from`, counted by minute; of one seller, or of all.
+///
+/// # Errors
+/// When the database can't be read.
+pub async fn came(
+    db: &impl ConnectionTrait,
+    seller: Option<i64>,
+    from: Timestamp,
+) -> Result<Vec<Came>, DbErr> {
+    // Minutes since 1970, in words of either database.
+    let minute = match db.get_database_backend() {
+        DbBackend::Postgres => "CAST(FLOOR(EXTRACT(EPOCH FROM timestamp_start) / 60) AS BIGINT)",
+        _ => "CAST(strftime('%s', timestamp_start) AS INTEGER) / 60",
+    };
+    let filter = Filter { seller, from: Some(from), ..Filter::default() };
+    let rows: Vec<(i64, CallStatus, i64)> = filter
+        .unordered()
+        .select_only()
+        .column_as(Expr::cust(minute), "minute")
+        .column(call_log::Column::CallStatus)
+        .column_as(call_log::Column::Id.count(), "calls")
+        .group_by(Expr::cust(minute))
+        .group_by(call_log::Column::CallStatus)
+        .order_by_asc(Expr::cust(minute))
+        .order_by_asc(call_log::Column::CallStatus)
+        .into_tuple()
+        .all(db)
+        .await?;
+    let came = |(minute, status, calls): (i64, CallStatus, i64)| {
+        let minute = Timestamp::from_timestamp(minute.checked_mul(60)?, 0)?;
+        Some(Came { minute, status, calls: calls.unsigned_abs() })
+    };
+    Ok(rows.into_iter().filter_map(came).collect())
 }
 
 /// The attempts of a call, in order.

@@ -1,5 +1,7 @@
 //! Sellers' campaigns and which DIDs they answer. Every query is bound to the seller.
 
+use std::collections::HashMap;
+
 use capconduit_entity::{CampaignStatus, campaign, campaign_did};
 use sea_orm::sea_query::Expr;
 use sea_orm::{
@@ -24,6 +26,18 @@ pub async fn find(
     id: i64,
 ) -> Result<Option<campaign::Model>, DbErr> {
     by_id(seller, id).one(db).await
+}
+
+/// Campaigns of any seller, by id.
+///
+/// # Errors
+/// When the database can't be read.
+pub async fn find_many(
+    db: &impl ConnectionTrait,
+    ids: Vec<i64>,
+) -> Result<HashMap<i64, campaign::Model>, DbErr> {
+    let rows = campaign::Entity::find().filter(campaign::COLUMN.id.is_in(ids)).all(db).await?;
+    Ok(rows.into_iter().map(|row| (row.id, row)).collect())
 }
 
 /// The campaign, locked until the transaction ends.

@@ -1,5 +1,7 @@
 //! Accounts, with the rule that there is always an active admin.
 
+use std::collections::HashMap;
+
 use capconduit_entity::{Role, UserStatus, api_token, campaign, did, session, user};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait,
@@ -56,6 +58,18 @@ pub fn sellers() -> Select<user::Entity> {
 
 pub async fn find(db: &impl ConnectionTrait, id: i64) -> Result<Option<user::Model>, DbErr> {
     user::Entity::find_by_id(id).one(db).await
+}
+
+/// Accounts by id.
+///
+/// # Errors
+/// When the database can't be read.
+pub async fn find_many(
+    db: &impl ConnectionTrait,
+    ids: Vec<i64>,
+) -> Result<HashMap<i64, user::Model>, DbErr> {
+    let rows = user::Entity::find().filter(user::COLUMN.id.is_in(ids)).all(db).await?;
+    Ok(rows.into_iter().map(|row| (row.id, row)).collect())
 }
 
 /// The account, locked until the transaction ends.

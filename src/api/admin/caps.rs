@@ -16,7 +16,7 @@ use crate::api::input::{Asked, Word};
 use crate::api::page::{Page, Paging, Slice};
 use crate::api::problem::{FieldErrors, Problem, Read, Refusal, not_found};
 use crate::api::stamp::Stamp;
-use crate::api::{AdminTag, Backend};
+use crate::api::{Backend, Tag};
 use crate::capacity::{Caps, Holder, Scope, ScopeKind, Window, WindowKind};
 use crate::clock;
 use crate::store::caps;
@@ -110,7 +110,7 @@ struct AnsweredCall {
     user_id: Option<i64>,
 }
 
-#[OpenApi(prefix_path = "/api/admin/caps", tag = "AdminTag::Caps")]
+#[OpenApi(prefix_path = "/api/admin/caps", tag = "Tag::Caps")]
 impl CapsApi {
     /// List the calls behind a cap
     ///

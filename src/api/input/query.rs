@@ -258,11 +258,13 @@ impl<T: Vocabulary> Parameter for Word<T> {
     }
 }
 
-fn whole_number() -> MetaSchema {
+pub fn whole_number() -> MetaSchema {
     MetaSchema::new_with_format("integer", "int64")
 }
 
-fn whole(text: &str, lowest: u64, highest: u64) -> Result<u64, String> {
+/// # Errors
+/// What is wrong with it, in words for the sender.
+pub fn whole(text: &str, lowest: u64, highest: u64) -> Result<u64, String> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     text.parse()
         .ok()

@@ -16,4 +16,6 @@ mod logs;
 mod races;
 mod roles;
 mod simulate;
+mod traffic;
+mod usage;
 mod users;
