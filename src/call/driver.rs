@@ -362,7 +362,9 @@ impl Hands {
             switch.remove_from_bridge(&bridge, &leg).await,
         );
         let answered = match switch.channel(&leg).await {
-            Ok(channel) => channel.is_some_and(|channel| channel.state == ChannelState::Up),
+            Ok(Some(channel)) => channel.state == ChannelState::Up,
+            // Whether it was answered before, only the caller shows.
+            Ok(None) => return self.report(Input::LegGone { attempt, cause: None, sip: None }),
             Err(error) => {
                 // It may be answered: until that is known it is neither had nor given up.
                 debug!(call.id = %self.call, %error, "a leg could not be checked");

@@ -629,15 +629,21 @@ impl Machine {
     }
 
     fn on_leg_gone(&mut self, at: Timestamp, cause: Option<i32>, sip: Option<i32>) {
-        if self.state == State::Detaching && self.caller == Caller::Answered {
-            self.talk_to_leg(at);
-        }
+        self.note_unseen_answer(at);
         let Some(leg) = &mut self.leg else { return };
         match self.state {
             // An earlier run died before it had made the leg, or just then.
             State::Dialling if cause.is_none() && self.again.is_some() => {
                 self.leg_over(at, AttemptResult::Canceled, None, None);
                 self.next(at);
+            }
+            // Nobody saw it end: it may have been answered, and the caller with it.
+            State::Dialling | State::Detaching if cause.is_none() => {
+                leg.gone = Some(Gone { at, cause, sip });
+                let attempt = leg.attempt;
+                self.state = State::Answering;
+                self.effects.push(Effect::CheckCaller);
+                self.effects.push(Effect::Arm(Timer::Answer(attempt), ANSWER));
             }
             State::Creating | State::Dialling | State::Detaching => {
                 self.again = None;
@@ -728,8 +734,11 @@ impl Machine {
             return;
         }
         // The client was gone before the caller was answered: on to the next.
-        self.attempt_mut(attempt).answered_at = None;
-        self.leg_over(at, AttemptResult::Rejected, gone.cause, gone.sip);
+        let result = match self.attempt_mut(attempt).answered_at.take() {
+            Some(_) => AttemptResult::Rejected,
+            None => attempt_result(gone.cause.unwrap_or(cause::SUBSCRIBER_ABSENT), gone.sip),
+        };
+        self.leg_over(at, result, gone.cause, gone.sip);
         self.next(at);
     }
 
@@ -760,9 +769,7 @@ impl Machine {
         if self.state == State::Talking {
             self.leg_had_gone();
         }
-        if self.state == State::Detaching && self.caller == Caller::Answered {
-            self.talk_to_leg(at);
-        }
+        self.note_unseen_answer(at);
         self.caller = Caller::Gone;
         match self.state {
             State::Ending | State::Closed => {}
@@ -798,6 +805,14 @@ impl Machine {
         self.effects.retain(|effect| {
             !matches!(effect, Effect::HangUpLeg { .. } | Effect::HangUpCaller { .. })
         });
+    }
+
+    /// The caller was answered, so the client was too, though nobody said so yet.
+    fn note_unseen_answer(&mut self, at: Timestamp) {
+        let rings = matches!(self.state, State::Dialling | State::Detaching);
+        if rings && self.caller == Caller::Answered {
+            self.talk_to_leg(at);
+        }
     }
 
     /// The talk was one: a leg that is gone by now ended it.

@@ -610,15 +610,31 @@ fn a_client_whom_an_earlier_run_died_before_dialling_is_dialled_after_all() {
     assert_eq!(asked_for(&effects), Some(1));
 }
 
+/// A check finds no leg, and the caller unanswered, for good.
+fn found_gone(machine: &mut Machine, now: Timestamp) -> Vec<Effect> {
+    let effects = machine.handle(now, Input::LegGone { attempt: 1, cause: None, sip: None });
+    assert!(matches!(effects[..], [Effect::CheckCaller, Effect::Arm(Timer::Answer(1), _)]));
+    machine.handle(now, Input::CallerWaiting);
+    machine.handle(now, Input::CallerWaiting)
+}
+
+#[test]
+fn one_whose_end_nobody_saw_may_have_been_answered() {
+    let (mut machine, now) = adopted(chrono::TimeDelta::seconds(4));
+    machine.handle(now, Input::LegGone { attempt: 1, cause: None, sip: None });
+    machine.handle(now, Input::CallerAnswered);
+    assert!(machine.record().answered_at.is_some(), "the caller is no one else's any more");
+}
+
 #[test]
 fn one_who_had_been_dialled_is_not_dialled_twice() {
     let (mut machine, now) = adopted(chrono::TimeDelta::seconds(4));
-    let effects = machine.handle(now, Input::LegGone { attempt: 1, cause: None, sip: None });
+    let effects = found_gone(&mut machine, now);
     assert_eq!(asked_for(&effects), Some(2), "it had its time");
 
     let (mut machine, now) = adopted(chrono::TimeDelta::milliseconds(100));
     machine.handle(now, Input::LegRinging { attempt: 1 });
-    let effects = machine.handle(now, Input::LegGone { attempt: 1, cause: None, sip: None });
+    let effects = found_gone(&mut machine, now);
     assert_eq!(asked_for(&effects), Some(2), "it rang");
 
     let (mut machine, now) = adopted(chrono::TimeDelta::milliseconds(100));

@@ -174,12 +174,13 @@ impl Checks {
             let seen = !story.unseen || story.left.is_none();
             story.heard.is_some() && seen && counts(story.link)
         });
+        let names: Vec<_> = sold.clone().map(|story| story.channel.clone()).collect();
         let (live, units) = (live.count(), waiting.count() + sold.count());
         if caps.concurrency.is_some_and(|limit| live > limit as usize) {
             self.fail(|| format!("{live} live calls in {scope:?} under {caps:?}"));
         }
         if caps.volume.iter().flatten().any(|limit| units > *limit as usize) {
-            self.fail(|| format!("{units} calls in {scope:?} under {caps:?}"));
+            self.fail(|| format!("{units} calls in {scope:?} under {caps:?}, sold: {names:?}"));
         }
     }
 
