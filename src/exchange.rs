@@ -5,6 +5,9 @@
 //! switch with a real database, and on simulated ones, where it is killed and
 //! started again a hundred thousand calls long.
 
+#[cfg(test)]
+mod simulation;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

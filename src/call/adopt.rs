@@ -23,8 +23,9 @@ pub fn machine(record: CallRecord, snapshot: &Snapshot, last_alive: Timestamp) -
 /// that is over, what the records don't tell of yet.
 pub fn standing(record: &CallRecord) -> Option<Standing> {
     let (attempt, stage) = match (&record.end, record.answered_attempt()) {
-        (None, None) => (record.attempts.last()?, Stage::Held),
-        (None, Some(attempt)) => (attempt, Stage::Used),
+        (None, None) => (record.attempts.last().filter(|a| a.ended_at.is_none())?, Stage::Held),
+        (None, Some(attempt)) if attempt.ended_at.is_none() => (attempt, Stage::Used),
+        (None, Some(attempt)) => (attempt, Stage::Counted),
         (Some(_), answered) => (answered?, Stage::Counted),
     };
     Some(Standing {

@@ -195,9 +195,17 @@ enum Caller {
 struct Leg {
     attempt: u32,
     /// It is gone, but what that means for the caller isn't known yet.
-    gone: Option<(Option<i32>, Option<i32>)>,
+    gone: Option<Gone>,
     /// The caller was found unanswered after it.
     unheard: bool,
+}
+
+/// How a leg ended.
+#[derive(Clone, Copy, Debug)]
+struct Gone {
+    at: Timestamp,
+    cause: Option<i32>,
+    sip: Option<i32>,
 }
 
 /// A call. See the module's description.
@@ -222,6 +230,10 @@ pub struct Machine {
     refusals: Vec<Refusal>,
     /// Why the caller's leg ends, as the switch says.
     caller_cause: Option<i32>,
+    /// When the caller was seen to be answered.
+    heard_at: Option<Timestamp>,
+    /// The caller got a 487: whatever the switch shows, it was never answered.
+    is_taken_back: bool,
     outcome: Option<Outcome>,
     /// When the conversation ended, or the caller was released.
     ended: Option<(Timestamp, i32)>,
@@ -265,6 +277,8 @@ impl Machine {
             again: None,
             refusals: Vec::new(),
             caller_cause: None,
+            heard_at: None,
+            is_taken_back: false,
             outcome: None,
             ended: None,
             unseen_since: None,
@@ -286,6 +300,9 @@ impl Machine {
     ) -> Self {
         let mut machine = Self::new(record, Decision::Offer(offer));
         machine.unseen_since = Some(last_alive.max(machine.record.last_seen()));
+        if let Some(ending) = machine.record.ending {
+            return machine.adopt_ending(ending);
+        }
         let Some(attempt) = machine.record.attempts.last() else { return machine };
         // Later than this its client had been dialled, or given up.
         if (last_alive - attempt.held_at).to_std().unwrap_or_default() < SETUP {
@@ -301,6 +318,18 @@ impl Machine {
             machine.state = State::Dialling;
         }
         machine
+    }
+
+    /// The same for a call whose legs were already being taken down.
+    fn adopt_ending(mut self, ending: End) -> Self {
+        self.state = State::Ending;
+        self.outcome = Some(ending.outcome);
+        self.ended = Some((ending.at, ending.cause));
+        self.bridge = !self.record.attempts.is_empty();
+        self.settled = self.record.answered_at.is_some();
+        let last = self.record.attempts.last().filter(|attempt| attempt.ended_at.is_none());
+        self.leg = last.map(|last| Leg { attempt: last.position, gone: None, unheard: false });
+        self
     }
 
     pub const fn record(&self) -> &CallRecord {
@@ -429,6 +458,12 @@ impl Machine {
 
     /// Takes up an adopted call.
     fn go_on(&mut self, at: Timestamp) {
+        if let (State::Ending, Some((_, cause))) = (self.state, self.ended) {
+            self.effects.push(Effect::Show(LiveState::Ending));
+            self.take_down(cause);
+            self.effects.push(Effect::Arm(Timer::End, END));
+            return self.recheck();
+        }
         let Some(leg) = self.leg else {
             return self.release_caller(at, Outcome::SYSTEM_ERROR);
         };
@@ -616,8 +651,12 @@ impl Machine {
             }
             // The client answered and hung up: was the caller answered in between?
             State::Answering => {
-                leg.gone = Some((cause, sip));
+                leg.gone = Some(Gone { at, cause, sip });
                 self.effects.push(Effect::CheckCaller);
+            }
+            // Did the caller hear the answer at all? That is known in a moment.
+            State::Talking if !self.settled && self.unseen_since.is_none() => {
+                leg.gone = Some(Gone { at, cause, sip });
             }
             State::Talking => {
                 let (ended_at, outcome) = self.end_of_talk(at);
@@ -669,33 +708,28 @@ impl Machine {
     // --- the caller's leg ---
 
     fn on_caller_answered(&mut self, at: Timestamp) {
-        if self.caller != Caller::Waiting {
+        if self.caller != Caller::Waiting || self.is_taken_back {
             return;
         }
         self.caller = Caller::Answered;
+        self.heard_at = Some(at);
         let (State::Answering, Some(leg)) = (self.state, self.leg) else { return };
         self.talk(at, leg.attempt);
-        if let Some((cause, sip)) = leg.gone {
-            self.on_leg_gone(at, cause, sip);
-        }
     }
 
     /// A check found the caller unanswered.
     fn on_caller_waiting(&mut self, at: Timestamp) {
-        let (State::Answering, Some(Leg { attempt, gone: Some((cause, sip)), unheard })) =
-            (self.state, self.leg)
-        else {
-            return;
-        };
+        let (State::Answering, Some(leg)) = (self.state, self.leg) else { return };
+        let Leg { attempt, gone: Some(gone), unheard } = leg else { return };
         // The answer may still be on its way through a busy switch to the caller.
         if !unheard {
-            self.leg = Some(Leg { attempt, gone: Some((cause, sip)), unheard: true });
+            self.leg = Some(Leg { unheard: true, ..leg });
             self.effects.push(Effect::Arm(Timer::Answer(attempt), ANSWER));
             return;
         }
         // The client was gone before the caller was answered: on to the next.
         self.attempt_mut(attempt).answered_at = None;
-        self.leg_over(at, AttemptResult::Rejected, cause, sip);
+        self.leg_over(at, AttemptResult::Rejected, gone.cause, gone.sip);
         self.next(at);
     }
 
@@ -706,6 +740,13 @@ impl Machine {
         if self.state == State::Talking && !self.settled && sip == Some(REQUEST_TERMINATED) {
             return self.take_answer_back(at);
         }
+        if sip == Some(REQUEST_TERMINATED) && self.state != State::Talking {
+            self.is_taken_back = true;
+            if self.caller == Caller::Answered {
+                self.caller = Caller::Waiting;
+                self.heard_at = None;
+            }
+        }
         self.caller_cause = Some(cause);
         if self.caller != Caller::Gone {
             self.effects.push(Effect::Arm(Timer::CallerGone, LEFT));
@@ -715,6 +756,9 @@ impl Machine {
     fn on_caller_gone(&mut self, at: Timestamp) {
         if self.caller == Caller::Gone {
             return;
+        }
+        if self.state == State::Talking {
+            self.leg_had_gone();
         }
         if self.state == State::Detaching && self.caller == Caller::Answered {
             self.talk_to_leg(at);
@@ -756,6 +800,15 @@ impl Machine {
         });
     }
 
+    /// The talk was one: a leg that is gone by now ended it.
+    fn leg_had_gone(&mut self) {
+        let Some(Leg { attempt, gone, .. }) = self.leg else { return };
+        self.settle(attempt);
+        if let Some(Gone { at, cause, sip }) = gone {
+            self.on_leg_gone(at, cause, sip);
+        }
+    }
+
     fn talk_to_leg(&mut self, at: Timestamp) {
         if let Some(leg) = self.leg {
             self.talk(at, leg.attempt);
@@ -765,7 +818,7 @@ impl Machine {
     /// Both are connected: from here on the call is sold.
     fn talk(&mut self, at: Timestamp, attempt: u32) {
         self.state = State::Talking;
-        self.record.answered_at = Some(at);
+        self.record.answered_at = Some(self.heard_at.unwrap_or(at));
         let attempt = self.attempt_mut(attempt);
         attempt.result = Some(AttemptResult::Answered);
         let position = attempt.position;
@@ -788,7 +841,6 @@ impl Machine {
         if let Some(attempt) = self.record.attempts.last_mut() {
             attempt.result = Some(AttemptResult::Canceled);
         }
-        self.save();
         self.outcome = Some(Outcome::ABANDONED);
         self.ended = Some((at, cause::NORMAL));
         self.end(at, cause::NORMAL);
@@ -825,12 +877,25 @@ impl Machine {
     /// Takes down whatever is still up.
     fn end(&mut self, at: Timestamp, caller_cause: i32) {
         self.state = State::Ending;
-        if let Some(Leg { gone: Some((cause, sip)), .. }) = self.leg {
-            self.leg_over(at, AttemptResult::Canceled, cause, sip);
+        if let Some(Leg { gone: Some(gone), .. }) = self.leg {
+            let result = self.last_result().unwrap_or(AttemptResult::Canceled);
+            self.leg_over(gone.at, result, gone.cause, gone.sip);
         }
+        // How it ended is known from here on, whoever takes the legs down.
+        self.record.ending = Some(self.end_as_known(at));
+        self.save();
         self.effects.push(Effect::Show(LiveState::Ending));
         self.take_down(caller_cause);
         self.effects.push(Effect::Arm(Timer::End, END));
+    }
+
+    fn end_as_known(&self, at: Timestamp) -> End {
+        let (ended_at, cause) = self.ended.unwrap_or((at, cause::NORMAL));
+        End {
+            at: ended_at.max(self.record.started_at),
+            outcome: self.outcome.unwrap_or(Outcome::SYSTEM_ERROR),
+            cause,
+        }
     }
 
     fn take_down(&mut self, caller_cause: i32) {
@@ -850,12 +915,8 @@ impl Machine {
         if !over {
             return;
         }
-        let (ended_at, cause) = self.ended.unwrap_or((at, cause::NORMAL));
-        self.record.end = Some(End {
-            at: ended_at.max(self.record.started_at),
-            outcome: self.outcome.unwrap_or(Outcome::SYSTEM_ERROR),
-            cause,
-        });
+        self.record.ending = None;
+        self.record.end = Some(self.end_as_known(at));
         if self.bridge {
             self.effects.push(Effect::DestroyBridge);
         }
@@ -885,7 +946,7 @@ impl Machine {
                 self.effects.push(Effect::Arm(Timer::Answer(attempt), ANSWER));
             }
             (Timer::Settle(attempt), State::Talking) if self.is_leg(attempt) => {
-                self.settle(attempt);
+                self.leg_had_gone();
             }
             (Timer::Gone(attempt), _) if self.is_leg(attempt) => {
                 self.effects.push(Effect::CheckLeg { attempt });

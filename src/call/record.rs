@@ -27,6 +27,9 @@ pub struct CallRecord {
     pub answered_at: Option<Timestamp>,
     pub attempts: Vec<Attempt>,
     pub trace: Trace,
+    /// How the call is about to end, as long as its legs are being taken down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending: Option<End>,
     /// Set once, when the call is over.
     pub end: Option<End>,
 }
@@ -135,6 +138,7 @@ pub(crate) mod tests {
             answered_at: None,
             attempts: Vec::new(),
             trace: Trace::default(),
+            ending: None,
             end: None,
         }
     }

@@ -263,6 +263,7 @@ impl Registry {
             answered_at: None,
             attempts: Vec::new(),
             trace: plan.trace,
+            ending: None,
             end: None,
         };
         info!(call.id = %call, channel.id = %channel.id, "a call arrived");

@@ -283,6 +283,7 @@ impl CallReport {
             answered_at,
             attempts,
             trace: Trace::default(),
+            ending: None,
             end: Some(end),
         };
         Ok((record, told))

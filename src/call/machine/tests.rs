@@ -505,6 +505,8 @@ fn an_answer_that_reaches_the_caller_after_the_client_has_left_counts() {
         if reaches_the_caller {
             machine.handle(at, Input::CallerAnswered);
             assert!(machine.record().answered_at.is_some(), "sold, if for a moment");
+            assert_eq!(machine.outcome, None, "the caller may have taken it back");
+            machine.handle(at, Input::Timer(Timer::Settle(1)));
             assert_eq!(machine.outcome, Some(Outcome::ANSWERED));
         } else {
             let effects = machine.handle(at, Input::CallerWaiting);
