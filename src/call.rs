@@ -29,6 +29,7 @@
 
 pub mod adopt;
 pub mod driver;
+mod errands;
 pub mod machine;
 pub mod outcome;
 pub mod record;

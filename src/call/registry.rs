@@ -55,6 +55,8 @@ pub struct Registry {
     lost: HashSet<CallId>,
     /// Callers who wait until that is free.
     waiting: Vec<(Timestamp, Channel)>,
+    /// Events go to another instance for good: when calls were last looked at instead.
+    looked_at: Option<Timestamp>,
     /// Set by [`Request::HangUpAll`], and never taken back.
     closing: bool,
     closed: (mpsc::UnboundedSender<CallId>, mpsc::UnboundedReceiver<CallId>),
@@ -69,6 +71,8 @@ struct Found {
 }
 
 const RECENT: usize = 4_096;
+/// How often calls are looked at of which no event tells any more.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 const AUDIT_INTERVAL: Duration = Duration::from_secs(15);
 /// An audit repeated soon after a connection confirms what the first one saw.
 const AUDIT_AGAIN: Duration = Duration::from_secs(1);
@@ -93,6 +97,7 @@ impl Registry {
             suspects: HashSet::new(),
             lost: HashSet::new(),
             waiting: Vec::new(),
+            looked_at: None,
             closing: false,
             closed: mpsc::unbounded_channel(),
             audits: mpsc::channel(1),
@@ -106,6 +111,7 @@ impl Registry {
         mut requests: mpsc::Receiver<Request>,
     ) {
         let mut audit = tokio::time::interval(AUDIT_INTERVAL);
+        let mut look = tokio::time::interval(LOOK_INTERVAL);
         let mut open = true;
         while open || !self.calls.is_empty() {
             // The rare ones first: of signals there may always be more.
@@ -120,6 +126,7 @@ impl Registry {
                     self.serve_waiting();
                     self.audit();
                 }
+                _ = look.tick(), if self.looked_at.is_some() => self.look(),
                 signal = signals.recv(), if open => match signal {
                     Some(signal) => {
                         if matches!(signal, Signal::Up) {
@@ -150,8 +157,22 @@ impl Registry {
                 self.lost = self.calls.keys().copied().collect();
                 self.tell_all(&Input::SwitchRestarted);
             }
-            Signal::Replaced => self.connected.store(false, Ordering::Release),
+            Signal::Replaced => {
+                self.connected.store(false, Ordering::Release);
+                self.parts.metrics.ari_replaced();
+                self.looked_at = Some(clock::now());
+            }
             Signal::Event(event) => self.on_event(event),
+        }
+    }
+
+    /// Another instance gets the events of our calls, and they still are ours:
+    /// they ask the switch, time and again, until they are over.
+    fn look(&mut self) {
+        let now = clock::now();
+        if let Some(since) = self.looked_at.replace(now) {
+            self.tell_all(&Input::Unseen { since });
+            self.tell_all(&Input::Recheck);
         }
     }
 

@@ -74,6 +74,7 @@ pub struct Metrics {
     ari_failures: Counters<2>,
     ari_event_lag: Histogram,
     ari_connections: Counter,
+    ari_replaced: Gauge,
     journal_writes: Histogram,
     journal_failures: Counter,
     live_calls: Family<Labels<1>, Gauge>,
@@ -124,6 +125,10 @@ impl Default for Metrics {
             counters.plain("ari_command_failures", "Commands that Asterisk didn't carry out");
         let ari_connections =
             counters.plain("ari_connections", "How often events began to flow from Asterisk");
+        let ari_replaced = counters.plain(
+            "ari_replaced",
+            "Whether another instance has taken the application's name: 1 until a restart, or 0",
+        );
         let journal_failures = counters
             .plain("journal_write_failures", "Batches of records that the database didn't take");
         let live_calls = counters.plain("live_calls", "Calls that are up, by what they are doing");
@@ -190,6 +195,7 @@ impl Default for Metrics {
             ari_failures,
             ari_event_lag,
             ari_connections,
+            ari_replaced,
             journal_writes,
             journal_failures,
             live_calls,
@@ -309,6 +315,10 @@ impl Metrics {
 
     pub fn ari_connected(&self) {
         self.ari_connections.inc();
+    }
+
+    pub fn ari_replaced(&self) {
+        self.ari_replaced.set(1);
     }
 
     // --- journal ---

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use capconduit::api::create_first_admin;
+use capconduit::clock;
 use chrono::{DateTime, Utc};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -16,6 +18,7 @@ use super::metrics::Metrics;
 use super::ports::Ports;
 use super::process::{Process, print_tail};
 use super::production::{self, Production};
+use super::scripted::ScriptedSwitch;
 use super::seller::{Campaign, Seller, count};
 use super::wait::{eventually, seconds};
 use super::web::Web;
@@ -46,6 +49,8 @@ enum Ground {
     Embedded,
     /// A database and a Redis that the settings name, made at the first start.
     Production(Option<Arc<Production>>),
+    /// An SQLite file, and a switch that speaks ARI as a test says.
+    Scripted,
     /// Servers that it starts itself.
     Private {
         database_port: u16,
@@ -86,6 +91,24 @@ impl Service {
         }
     }
 
+    /// Gives its Asterisk another configuration: `old` becomes `new` in this file.
+    pub fn change_asterisk_conf(&mut self, file: &str, old: &str, new: &str) {
+        let conf = self.file("changed-asterisk-conf");
+        if self.asterisk_conf != conf {
+            fs::create_dir_all(&conf).unwrap();
+            for entry in fs::read_dir(&self.asterisk_conf).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_file() {
+                    fs::copy(&path, conf.join(path.file_name().unwrap())).unwrap();
+                }
+            }
+            self.asterisk_conf.clone_from(&conf);
+        }
+        let text = fs::read_to_string(conf.join(file)).unwrap();
+        assert!(text.contains(old), "{old} isn't in {file}");
+        fs::write(conf.join(file), text.replace(old, new)).unwrap();
+    }
+
     /// One that isn't started yet, of the production profile, with servers of its own.
     pub fn prepare_with_private_servers() -> Self {
         let mut service = Self::prepare();
@@ -98,6 +121,22 @@ impl Service {
     pub async fn start_production() -> Self {
         let mut service = Self::prepare();
         service.ground = Ground::Production(None);
+        service.start_first().await;
+        service
+    }
+
+    /// `capconduit serve` beside a switch that a test scripts.
+    pub async fn start_on(switch: &ScriptedSwitch) -> Self {
+        let mut service = Self::prepare();
+        service.ground = Ground::Scripted;
+        service.ari_port = switch.port;
+        fs::create_dir_all(service.data()).unwrap();
+        let db = capconduit::db::connect(&service.database_url()).await.unwrap();
+        capconduit::db::migrate(&db).await.unwrap();
+        let password = create_first_admin(&db, clock::now()).await.unwrap().unwrap();
+        db.close().await.unwrap();
+        fs::write(service.data().join("admin-password"), password).unwrap();
+        fs::write(service.data().join("ari-password"), "of the scripted switch").unwrap();
         service.start_first().await;
         service
     }
@@ -129,6 +168,13 @@ impl Service {
 
     /// Starts with the data that is there.
     pub async fn start_again(&mut self) {
+        if matches!(self.ground, Ground::Scripted) {
+            self.serve(self.ari_port, &[("CAPCONDUIT__LOG__FORMAT", "human")]);
+            return eventually("the API listens", seconds(30), async || {
+                self.said().contains("the API listens").then_some(())
+            })
+            .await;
+        }
         let (rtp_from, rtp_to) = self.ports.media();
         let mut command = Command::new(env!("CARGO_BIN_EXE_capconduit"));
         command
@@ -206,6 +252,16 @@ impl Service {
     /// How many live calls are in this state.
     pub async fn live_in(&self, state: &str) -> usize {
         self.live().await.iter().filter(|call| call["state"] == state).count()
+    }
+
+    /// What it said on its terminal.
+    pub fn said(&self) -> String {
+        fs::read_to_string(self.file("stdout")).unwrap_or_default()
+    }
+
+    /// Tells the service's process something.
+    pub fn signal(&mut self, signal: Signal) {
+        assert!(self.process.as_mut().expect("it runs").signal(signal), "it runs");
     }
 
     /// Ends it as an operator does, and checks that it ends well.
@@ -394,7 +450,7 @@ impl Ground {
 
     async fn configure(&mut self, command: &mut Command) {
         match self {
-            Self::Embedded => {}
+            Self::Embedded | Self::Scripted => {}
             Self::Production(production) => {
                 if production.is_none() {
                     *production = Some(Arc::new(Production::prepare().await));
@@ -416,7 +472,7 @@ impl Drop for Service {
         drop(self.process.take());
         if std::thread::panicking() {
             let data = self.data();
-            print_tail(&self.file("stdout"), 20);
+            print_tail(&self.file("stdout"), 80);
             print_tail(&data.join("log/capconduit.log"), 80);
             print_tail(&data.join("asterisk/log/messages.log"), 20);
         }
