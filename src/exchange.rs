@@ -22,7 +22,8 @@ use tracing::{info, warn};
 use crate::ari::{Signal, Switch};
 use crate::call::adopt;
 use crate::call::driver::Parts;
-use crate::call::registry::{Registry, Request};
+use crate::call::registry::{CallSettings, Registry, Request};
+use crate::call::setup::InSetup;
 use crate::capacity::recount::{Recount, RecountSettings, Truth};
 use crate::capacity::{Keeper, Ledger, Status};
 use crate::clock;
@@ -48,6 +49,7 @@ pub struct Ground {
 }
 
 pub struct Settings {
+    pub calls: CallSettings,
     pub journal: JournalSettings,
     pub recount: RecountSettings,
     /// Where everything random comes from.
@@ -119,10 +121,17 @@ impl Exchange {
             journal: journal.clone(),
             live: live.clone(),
             metrics,
+            in_setup: InSetup::default(),
         });
         let snapshot = routing.get();
-        let mut registry =
-            Registry::new(parts, routing, connected.clone(), tracker.clone(), settings.seed);
+        let mut registry = Registry::new(
+            parts,
+            routing,
+            connected.clone(),
+            tracker.clone(),
+            settings.calls,
+            settings.seed,
+        );
         let last_alive = left.last_alive.unwrap_or_else(clock::now);
         for record in left.unfinished {
             registry.adopt(adopt::machine(record, &snapshot, last_alive));

@@ -40,6 +40,10 @@ pub enum Input {
     LegNotCreated {
         attempt: u32,
     },
+    /// The leg is on the switch: what an audit found.
+    LegSeen {
+        attempt: u32,
+    },
     /// The leg exists and may be dialled.
     LegEntered {
         attempt: u32,
@@ -91,6 +95,8 @@ pub enum Input {
     HangUp,
     /// Events may have been missed: ask the switch.
     Recheck,
+    /// Caller and client are both up, and not in one bridge.
+    Apart,
     /// The switch has started anew: what was on it is no more.
     SwitchRestarted,
     /// Nothing is heard from the switch; the call was last known to be up then.
@@ -378,7 +384,10 @@ impl Machine {
             }
             Input::LegEntered { attempt } if self.is_leg(attempt) => self.on_leg_entered(attempt),
             // A leg that we gave up on, or one that outlived its call.
-            Input::LegEntered { attempt } => self.hang_up_leg(attempt, cause::NORMAL),
+            Input::LegSeen { attempt } if self.is_leg(attempt) => {}
+            Input::LegSeen { attempt } | Input::LegEntered { attempt } => {
+                self.hang_up_leg(attempt, cause::NORMAL)
+            }
             Input::LegNotDialled { attempt } if self.is_leg(attempt) => {
                 if self.state == State::Dialling {
                     self.give_up(attempt, AttemptResult::Unreachable, cause::NORMAL);
@@ -419,6 +428,7 @@ impl Machine {
             Input::Timer(timer) => self.on_timer(timer),
             Input::HangUp => self.on_hang_up(at),
             Input::Recheck => self.recheck(),
+            Input::Apart => self.on_apart(),
             Input::SwitchRestarted => self.on_switch_restarted(at),
             Input::Unseen { since } => {
                 let since = since.max(self.record.last_seen());
@@ -790,6 +800,13 @@ impl Machine {
                 self.ended = Some((at, cause::NORMAL));
                 self.end(at, cause::NORMAL);
             }
+        }
+    }
+
+    fn on_apart(&mut self) {
+        if let (State::Talking, Some(Leg { attempt, gone: None, .. })) = (self.state, self.leg) {
+            self.effects.push(Effect::CreateBridge);
+            self.effects.push(Effect::JoinLeg { attempt });
         }
     }
 
