@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::model::{Bridge, Channel, Info};
-use super::switch::{Done, Switch};
+use super::switch::{Done, NO_CIRCUIT, Switch};
 use crate::telemetry::{AriFailure, Metrics};
 
 /// Where Asterisk's ARI is, and who we are there.
@@ -67,6 +67,8 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 
 /// Requests under way at once: well below Asterisk's limit of HTTP sessions.
 const LANES: usize = 64;
+/// The label in `asterisk-conf/extensions.conf` at which callers wait for the application.
+const WAITING_ROOM: &str = "away";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 /// Below Asterisk's `session_keep_alive`, so a command never meets a closing connection.
@@ -192,7 +194,11 @@ impl Switch for AriClient {
 
     async fn create_bridge(&self, bridge: &str) -> Done {
         let path = format!("bridges/{}", segment(bridge));
-        self.post("create bridge", &path, json!({"type": "mixing"})).await
+        match self.post("create bridge", &path, json!({"type": "mixing"})).await {
+            // There is one: names are ours, and an earlier run may have made it.
+            Err(AriError::Refused { status: 409, .. }) => Ok(()),
+            result => result,
+        }
     }
 
     async fn add_to_bridge(&self, bridge: &str, channel: &str) -> Done {
@@ -238,6 +244,17 @@ impl Switch for AriClient {
     async fn hang_up(&self, channel: &str, cause: i32) -> Done {
         let path = format!("channels/{}?reason_code={cause}", segment(channel));
         gone_is_done(self.send("hang up", Method::DELETE, &path, None).await)
+    }
+
+    async fn send_back(&self, channel: &str) -> Done {
+        let path = format!("channels/{}/continue", segment(channel));
+        match self.post("send back", &path, json!({"label": WAITING_ROOM})).await {
+            // A dialplan without it, or a caller who has just left.
+            Err(AriError::NotFound { .. } | AriError::Refused { .. }) => {
+                self.hang_up(channel, NO_CIRCUIT).await
+            }
+            result => result,
+        }
     }
 
     async fn channel(&self, channel: &str) -> Result<Option<Channel>, AriError> {

@@ -11,7 +11,7 @@ use super::wait::{eventually, seconds};
 
 /// A client's phone. It is gone with this.
 pub struct Phones {
-    port: u16,
+    pub port: u16,
     messages: PathBuf,
     process: Process,
 }

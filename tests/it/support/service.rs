@@ -193,6 +193,11 @@ impl Service {
         .await;
     }
 
+    /// The process that serves, for what else is to be done to it.
+    pub fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("it runs")
+    }
+
     /// The process of its Asterisk.
     pub fn asterisk_process(&self) -> Pid {
         self.noted_process("asterisk/run/asterisk.pid")
@@ -200,7 +205,7 @@ impl Service {
 
     /// The live calls, as an operator sees them.
     pub async fn live(&self) -> Vec<Value> {
-        items(&self.admin().get("/api/admin/live").await).to_vec()
+        items(&self.admin().get("/api/admin/live?per_page=200").await).to_vec()
     }
 
     /// How many live calls are in this state.
