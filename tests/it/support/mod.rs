@@ -6,6 +6,7 @@ pub mod callers;
 pub mod clients;
 pub mod database;
 pub mod events;
+pub mod load;
 pub mod media;
 pub mod metrics;
 pub mod phone;

@@ -318,6 +318,11 @@ impl Service {
         logs
     }
 
+    /// How many logs there are by now.
+    pub async fn logs_total(&self) -> u64 {
+        count(&self.admin().get("/api/admin/logs?per_page=1").await["total"])
+    }
+
     /// The logs that are there by now, oldest first.
     pub async fn logs_so_far(&self) -> Vec<Value> {
         let mut logs = Vec::new();
