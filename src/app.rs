@@ -191,6 +191,12 @@ impl App {
         self.exchange.hang_up_all(patience).await;
     }
 
+    /// Sends new callers back to the dialplan and waits for the end of the calls that
+    /// are up, but no longer than `patience`.
+    pub async fn wait_for_calls(&self, patience: Duration) {
+        self.exchange.wait_for_calls(patience).await;
+    }
+
     /// Stops every part. Calls that are up stay up on the switch; their
     /// records wait in the journal for the next start.
     pub async fn stop(self) {

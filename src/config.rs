@@ -29,6 +29,7 @@ pub struct Config {
     pub calls: CallSettings,
     pub journal: JournalSettings,
     pub capacity: CapacitySettings,
+    pub shutdown: ShutdownSettings,
     pub metrics: MetricsSettings,
     pub log: LogSettings,
 }
@@ -126,6 +127,23 @@ impl CapacitySettings {
             interval: Duration::from_secs(60 * self.verify_minutes),
         }
     }
+}
+
+/// What becomes of calls when the service is asked to end.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShutdownSettings {
+    pub calls: CallsAtShutdown,
+    /// The longest wait for their end.
+    pub wait_seconds: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CallsAtShutdown {
+    /// The next start takes them up.
+    Leave,
+    Wait,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -345,6 +363,9 @@ impl Config {
                 "must be given, and at least 2, where capacity.when_away is share",
             );
         }
+        if !(1..=86_400).contains(&self.shutdown.wait_seconds) {
+            return invalid("shutdown.wait_seconds", "must be from 1 to 86400");
+        }
         if let Some(address) = self.metrics.listens_at() {
             if address.parse::<std::net::SocketAddr>().is_err() {
                 return invalid(
@@ -398,6 +419,8 @@ mod tests {
             ("capacity.verify_minutes", "0"),
             ("capacity.when_away", "hope"),
             ("capacity.instances", "65"),
+            ("shutdown.calls", "drop"),
+            ("shutdown.wait_seconds", "0"),
         ] {
             let refusal = refusal(name, value);
             assert!(refusal.contains(name), "{refusal}");

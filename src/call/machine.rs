@@ -93,7 +93,7 @@ pub enum Input {
     Timer(Timer),
     /// An operator ends the call.
     HangUp,
-    /// Events may have been missed: ask the switch.
+    /// Events flow, and some may have been missed: ask the switch.
     Recheck,
     /// Caller and client are both up, and not in one bridge.
     Apart,
@@ -246,6 +246,8 @@ pub struct Machine {
     /// The switch isn't heard, or not yet since the call was adopted from an
     /// earlier run: until when the call is known to have been up.
     unseen_since: Option<Timestamp>,
+    /// Events don't flow: what a check finds is true now, and may change unheard.
+    blind: bool,
     effects: Vec<Effect>,
 }
 
@@ -288,6 +290,7 @@ impl Machine {
             outcome: None,
             ended: None,
             unseen_since: None,
+            blind: false,
             effects: Vec::new(),
         }
     }
@@ -306,6 +309,7 @@ impl Machine {
     ) -> Self {
         let mut machine = Self::new(record, Decision::Offer(offer));
         machine.unseen_since = Some(last_alive.max(machine.record.last_seen()));
+        machine.blind = true;
         if let Some(ending) = machine.record.ending {
             return machine.adopt_ending(ending);
         }
@@ -367,8 +371,8 @@ impl Machine {
             self.again = None;
         }
         self.step(at, input);
-        if heard {
-            self.unseen_since = None;
+        if heard && self.unseen_since.is_some() {
+            self.unseen_since = self.blind.then_some(at);
         }
         self.close_if_over(at);
         std::mem::take(&mut self.effects)
@@ -427,12 +431,16 @@ impl Machine {
             Input::CallerGone | Input::Timer(Timer::CallerMissing) => self.on_caller_gone(at),
             Input::Timer(timer) => self.on_timer(timer),
             Input::HangUp => self.on_hang_up(at),
-            Input::Recheck => self.recheck(),
             Input::Apart => self.on_apart(),
+            Input::Recheck => {
+                self.blind = false;
+                self.recheck();
+            }
             Input::SwitchRestarted => self.on_switch_restarted(at),
             Input::Unseen { since } => {
                 let since = since.max(self.record.last_seen());
                 self.unseen_since.get_or_insert(since);
+                self.blind = true;
             }
             // About a leg of an earlier attempt: old news.
             Input::LegNotCreated { .. }
