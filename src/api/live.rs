@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::payload::Json;
+use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
 use poem_openapi::{Enum, Object, OpenApi};
 use uuid::Uuid;
 
@@ -19,7 +20,8 @@ use super::access::{Operator, Seller};
 use super::audit::Change;
 use super::auth::Gone;
 use super::input::Asked;
-use super::input::query::{IdFilter, PageNumber, PerPage};
+use super::input::query::{IdFilter, PageNumber, Parameter, PerPage};
+use super::input::text::LINE_PATTERN;
 use super::page::{Page, Paging, Slice};
 use super::problem::{FieldErrors, Follow, List, Refusal, Remove, not_found};
 use super::stamp::Stamp;
@@ -82,6 +84,14 @@ struct LiveClient {
     client_identifier: String,
     campaign_client_setting_id: i64,
 }
+
+/// Why an operator hangs up.
+struct HangUpReason(String);
+
+/// What the record of a call says that an operator hung up.
+const HUNG_UP: &str = "Hung up by staff";
+/// With the words before it, it fits into the record.
+const LONGEST_REASON: usize = 60;
 
 /// Which calls are asked for; none = any.
 #[derive(Clone, Copy, Debug)]
@@ -195,18 +205,27 @@ impl AdminLiveApi {
 
     /// Hang up a live call
     ///
-    /// Both legs end, and the call is recorded as any other.
+    /// Both legs end, and the call is recorded as any other. The `reason` is kept in the
+    /// audit log, and in the call's record as its `hangupCauseText`.
     #[oai(path = "/:callId", method = "delete", operation_id = "hangUpLiveCall")]
     async fn hang_up(
         &self,
         caller: Operator,
         #[oai(name = "callId")] call_id: Path<String>,
+        reason: Query<Asked<HangUpReason>>,
     ) -> Result<Gone, Refusal<Remove>> {
+        let mut errors = FieldErrors::default();
+        let reason = reason.0.or_complain("reason", &mut errors).map(|reason| reason.0);
+        errors.into_result()?;
         let absent = || not_found("live call", &call_id.0);
         let call = CallId::parse(&call_id.0).ok_or_else(absent)?;
+        let told = match &reason {
+            Some(reason) => format!("{HUNG_UP}: {reason}"),
+            None => HUNG_UP.to_owned(),
+        };
         let write = caller.begin_write().await?;
-        let hang_up = || caller.backend.switch.hang_up(call).then_some(()).ok_or_else(absent);
-        write.commit_after(Change::to("call", call), hang_up).await?;
+        let hang_up = || caller.backend.switch.hang_up(call, told).then_some(()).ok_or_else(absent);
+        write.commit_after(Change::to("call", call).because(reason), hang_up).await?;
         Ok(Gone::Gone)
     }
 }
@@ -244,6 +263,26 @@ impl Wanted {
             .skip(usize::try_from(paging.offset()).unwrap_or(usize::MAX))
             .take(usize::try_from(paging.per_page).unwrap_or(usize::MAX));
         paging.page(Slice { items: window.collect::<Vec<_>>(), total }, LiveCall::shown)
+    }
+}
+
+impl Parameter for HangUpReason {
+    fn schema() -> MetaSchemaRef {
+        MetaSchemaRef::Inline(Box::new(MetaSchema {
+            description: Some("Why, in a few words."),
+            min_length: Some(1),
+            max_length: Some(LONGEST_REASON),
+            pattern: Some(LINE_PATTERN.to_owned()),
+            ..MetaSchema::new("string")
+        }))
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let length = text.chars().count();
+        if !(1..=LONGEST_REASON).contains(&length) || text.chars().any(char::is_control) {
+            return Err(format!("must have 1 to {LONGEST_REASON} characters, none of control"));
+        }
+        Ok(Self(text.to_owned()))
     }
 }
 

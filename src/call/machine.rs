@@ -83,8 +83,10 @@ pub enum Input {
     /// The caller's leg is no more.
     CallerGone,
     Timer(Timer),
-    /// An operator ends the call.
-    HangUp,
+    /// An operator ends the call, or the service stops; then nothing is told of it.
+    HangUp {
+        told: Option<String>,
+    },
     /// Events may have been missed: ask the switch.
     Recheck,
     /// Nothing is heard from the switch; the call was last known to be up then.
@@ -353,7 +355,7 @@ impl Machine {
             }
             Input::CallerGone | Input::Timer(Timer::CallerMissing) => self.on_caller_gone(at),
             Input::Timer(timer) => self.on_timer(timer),
-            Input::HangUp => self.on_hang_up(at),
+            Input::HangUp { told } => self.on_hang_up(at, told),
             Input::Recheck => self.recheck(),
             Input::Unseen { since } => {
                 let since = since.max(self.record.last_seen());
@@ -734,7 +736,10 @@ impl Machine {
 
     // --- the end ---
 
-    fn on_hang_up(&mut self, at: Timestamp) {
+    fn on_hang_up(&mut self, at: Timestamp, told: Option<String>) {
+        if !matches!(self.state, State::Ending | State::Closed) {
+            self.record.hung_up = told;
+        }
         match self.state {
             State::Ending | State::Closed => {}
             State::Talking => {

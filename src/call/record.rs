@@ -27,6 +27,9 @@ pub struct CallRecord {
     pub answered_at: Option<Timestamp>,
     pub attempts: Vec<Attempt>,
     pub trace: Trace,
+    /// What is told of it if an operator hung up.
+    #[serde(default)]
+    pub hung_up: Option<String>,
     /// Set once, when the call is over.
     pub end: Option<End>,
 }
@@ -135,6 +138,7 @@ pub(crate) mod tests {
             answered_at: None,
             attempts: Vec::new(),
             trace: Trace::default(),
+            hung_up: None,
             end: None,
         }
     }

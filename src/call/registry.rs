@@ -31,7 +31,11 @@ use crate::telemetry::Drift;
 #[derive(Debug)]
 pub enum Request {
     /// An operator ends a call.
-    HangUp(CallId),
+    HangUp {
+        call: CallId,
+        /// For its record.
+        told: String,
+    },
     /// Every call is to end, and callers who come after it are refused.
     HangUpAll,
 }
@@ -222,6 +226,7 @@ impl Registry {
             answered_at: None,
             attempts: Vec::new(),
             trace: plan.trace,
+            hung_up: None,
             end: None,
         };
         info!(call.id = %call, channel.id = %channel.id, "a call arrived");
@@ -271,12 +276,12 @@ impl Registry {
 
     fn on_request(&mut self, request: Request) {
         match request {
-            Request::HangUp(call) => {
-                self.deliver(call, clock::now(), Input::HangUp);
+            Request::HangUp { call, told } => {
+                self.deliver(call, clock::now(), Input::HangUp { told: Some(told) });
             }
             Request::HangUpAll => {
                 self.closing = true;
-                self.tell_all(&Input::HangUp);
+                self.tell_all(&Input::HangUp { told: None });
             }
         }
     }

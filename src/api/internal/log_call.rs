@@ -283,6 +283,7 @@ impl CallReport {
             answered_at,
             attempts,
             trace: Trace::default(),
+            hung_up: None,
             end: Some(end),
         };
         Ok((record, told))

@@ -6,6 +6,7 @@ mod campaigns;
 mod caps;
 mod clients;
 mod command_line;
+mod console;
 mod dids;
 mod documents;
 mod follow;

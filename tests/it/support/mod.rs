@@ -1,6 +1,7 @@
 //! What tests stand on.
 
 pub mod api;
+pub mod browser;
 pub mod callers;
 pub mod clients;
 pub mod database;
