@@ -13,6 +13,7 @@ pub mod admin;
 mod allow;
 pub mod audit;
 pub mod auth;
+mod callers;
 pub mod caps;
 mod conflict;
 pub mod console;

@@ -4,8 +4,6 @@ mod events;
 mod stream;
 mod streams;
 
-use std::sync::Arc;
-
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::payload::Json;
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
@@ -16,9 +14,10 @@ use self::events::LiveEvents;
 use self::stream::LastEventId;
 pub use self::streams::{StreamSettings, Streams};
 use super::Tag;
-use super::access::{Operator, Seller};
+use super::access::{Caller, Operator, Seller};
 use super::audit::Change;
 use super::auth::Gone;
+use super::callers::Callers;
 use super::input::Asked;
 use super::input::query::{IdFilter, PageNumber, Parameter, PerPage};
 use super::input::text::LINE_PATTERN;
@@ -54,6 +53,7 @@ struct LiveCall {
     since: Stamp,
     started_at: Stamp,
     incoming_did_number: String,
+    /// Without its last digits where staff ask.
     #[oai(nullable)]
     caller_id_num: Option<String>,
     /// The seller.
@@ -119,7 +119,7 @@ impl SellerLiveApi {
         let wanted = Wanted::asked(campaign_id.0, client_id.0, &mut errors);
         let paging = Paging::asked(page.0, per_page.0, &mut errors);
         errors.into_result()?;
-        Ok(Json(wanted.of_seller(caller.user.id).list(&caller.backend.live, paging)))
+        Ok(Json(wanted.of_seller(caller.user.id).list(&caller, paging)))
     }
 
     /// Follow my live calls
@@ -171,7 +171,7 @@ impl AdminLiveApi {
         let wanted = wanted.of_asked_seller(user_id.0, &mut errors);
         let paging = Paging::asked(page.0, per_page.0, &mut errors);
         errors.into_result()?;
-        Ok(Json(wanted.list(&caller.backend.live, paging)))
+        Ok(Json(wanted.list(&caller, paging)))
     }
 
     /// Follow live calls of all sellers
@@ -254,15 +254,17 @@ impl Wanted {
             && is(self.client, call.client.as_ref().map(|client| client.id.0))
     }
 
-    fn list(&self, live: &live::Live, paging: Paging) -> Page<LiveCall> {
-        let mut calls = live.list();
+    fn list<K>(&self, caller: &Caller<K>, paging: Paging) -> Page<LiveCall> {
+        let callers = Callers::shown_to(caller.user.role);
+        let mut calls = caller.backend.live.list();
         calls.retain(|call| self.admits(call));
         let total = calls.len() as u64;
         let window = calls
             .into_iter()
             .skip(usize::try_from(paging.offset()).unwrap_or(usize::MAX))
             .take(usize::try_from(paging.per_page).unwrap_or(usize::MAX));
-        paging.page(Slice { items: window.collect::<Vec<_>>(), total }, LiveCall::shown)
+        let items = window.collect::<Vec<_>>();
+        paging.page(Slice { items, total }, |call| LiveCall::shown(&call, callers))
     }
 }
 
@@ -286,12 +288,6 @@ impl Parameter for HangUpReason {
     }
 }
 
-impl LiveCall {
-    fn shown(call: Arc<live::LiveCall>) -> Self {
-        Self::from(&*call)
-    }
-}
-
 impl From<live::LiveState> for LiveState {
     fn from(state: live::LiveState) -> Self {
         match state {
@@ -303,15 +299,15 @@ impl From<live::LiveState> for LiveState {
     }
 }
 
-impl From<&live::LiveCall> for LiveCall {
-    fn from(call: &live::LiveCall) -> Self {
+impl LiveCall {
+    fn shown(call: &live::LiveCall, callers: Callers) -> Self {
         Self {
             call_id: call.call.0,
             state: call.state.into(),
             since: call.since.into(),
             started_at: call.started_at.into(),
             incoming_did_number: call.dialled.clone(),
-            caller_id_num: call.caller_number.clone(),
+            caller_id_num: callers.number(call.caller_number.clone()),
             user_id: call.seller.map(|seller| seller.0),
             did_id: call.did.map(|did| did.0),
             campaign: call

@@ -2,6 +2,7 @@
 
 mod audit;
 mod auth;
+mod callers;
 mod campaigns;
 mod caps;
 mod clients;
