@@ -129,7 +129,7 @@ interface StepProps {
 }
 
 const LinkStep = ({ place, link, attempt, start }: StepProps) => {
-  const kind = link.verdict === "dialled" ? "dialled" : link.verdict === "not_reached" ? "skipped" : "passed";
+  const kind = attempt?.result === "answered" ? "taken" : link.verdict === "not_reached" ? "skipped" : "passed";
   return (
     <li class={`step ${kind}`}>
       <span class="mark" aria-hidden="true">{place}</span>

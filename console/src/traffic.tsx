@@ -147,7 +147,11 @@ const options = (at: HTMLElement, width: number): uPlot.Options => {
     legend: { show: false },
     cursor: { show: false },
     padding: [6, 14, 0, 0],
-    scales: { y: { range: (_plot, _low, high) => [0, Math.max(4, Math.ceil((high ?? 0) * 1.1))] } },
+    scales: {
+      // The last bar stands to the right of its minute.
+      x: { range: (_plot, first, last) => [first, last + 60] },
+      y: { range: (_plot, _low, high) => [0, Math.max(4, Math.ceil((high ?? 0) * 1.1))] },
+    },
     axes: [
       { ...axis, size: 26, grid: { show: false }, space: 60, values: (_plot, ticks) => ticks.map((tick) => timeOfDay(tick * 1_000).slice(0, 5)) },
       { ...axis, size: 34, space: 24, grid: { stroke: "rgb(128 140 150 / .2)", width: 1 }, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] },

@@ -30,8 +30,8 @@ const NOT_BUILT: &str = "<!doctype html>
 <h1>This program was built without its console</h1>
 <p>The console is made with Node.js 20.19 or newer, which wasn't there, or its packages
 couldn't be fetched. Calls are routed all the same, and the API is whole.</p>
-<p>To have it: install Node.js with npm, run <code>make console</code> in the checkout, which
-says what is amiss if it fails, then build and start the service again.</p>
+<p>To have it: run <code>make console</code> in the checkout, which fetches Node.js too where
+there is none and says what is amiss if it fails; then build and start the service again.</p>
 <p>Meanwhile: <a href=\"/docs/admin\">the API for admins</a>,
 <a href=\"/docs/seller\">the API for sellers</a>.</p>
 </html>

@@ -182,7 +182,7 @@ async fn a_lost_connection_is_shown_and_what_was_missed_is_caught_up() {
     admin.see(".connection.open").await;
     admin.miss(".live-panel tbody tr >> nth=1").await;
     admin.see(&live("talking")).await;
-    assert_eq!(admin.count(".banner").await, 0);
+    admin.miss(".banner").await;
     stays.hang_up().await;
     admin.see("text=No call is up.").await;
     admin.see(".log-panel tbody tr >> nth=1").await;

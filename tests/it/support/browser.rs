@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
-use super::service::{Service, tools};
+use super::service::{Service, path_with_node, tools};
 use super::wait::seconds;
 
 /// It is gone with this.
@@ -29,6 +29,7 @@ impl Browser {
         std::fs::create_dir_all(pictures()).unwrap();
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/console/drive.mjs");
         let mut process = Command::new("node")
+            .env("PATH", path_with_node())
             .arg(script)
             .arg(tools())
             .arg(format!("http://127.0.0.1:{}", service.http_port))
