@@ -18,7 +18,7 @@ export PROFILE CONFIG DATA HTTP_PORT SIP_ADDRESS SIP_PORT ARI_PORT DATABASE_PORT
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo test soak soak-ledger bench lint openapi build tools toolchain
+.PHONY: help run demo test soak soak-ledger bench lint openapi console build tools toolchain
 
 PROGRAM := target/debug/capconduit
 NEEDED := asterisk sipp $(if $(filter production,$(PROFILE)),postgres redis)
@@ -39,7 +39,8 @@ help:
 	@echo 'make soak     an hour of real calls at half the highest clean rate: nothing may grow (SOAK_MINUTES=60)'
 	@echo 'make soak-ledger  the ledger against its model, TIMES=20 times as long as in make test'
 	@echo 'make bench    the ledger in memory and in Redis, beside an empty script: two minutes on a quiet machine'
-	@echo 'make lint     formatting, clippy, shellcheck where it is installed'
+	@echo 'make lint     formatting, clippy, the types of the console, shellcheck where it is installed'
+	@echo 'make console  build the console with Node.js; make run does so too, where it can'
 	@echo 'make openapi  write openapi/admin.yaml and openapi/seller.yaml anew'
 
 run: build
@@ -54,7 +55,7 @@ demo: build
 LOUD := documented:: capacity::model capacity::racing
 # These measure to the millisecond: each has the machine for itself.
 ALONE := faults::killed faults::races endurance::
-test: tools lint
+test: tools console lint
 	cargo test --workspace --locked -- $(LOUD:%=--skip %) $(ALONE:%=--skip %)
 	CAPCONDUIT_TEST_PROFILE=production cargo test --test it --locked -- calls::
 	cargo test --test it --locked -- $(LOUD)
@@ -83,6 +84,7 @@ tools:
 lint: toolchain
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	@if [ -x "$${CAPCONDUIT_TOOLS:-.tools}/node/node_modules/.bin/tsc" ]; then scripts/build-console --check; fi
 	@if command -v shellcheck >/dev/null; then shellcheck scripts/*; fi
 
 openapi: build
@@ -91,7 +93,11 @@ openapi: build
 	@$(PROGRAM) openapi seller > openapi/seller.yaml
 	@echo 'openapi/admin.yaml and openapi/seller.yaml are written.'
 
+console:
+	@scripts/build-console
+
 build: toolchain
+	@scripts/build-console --optional
 	@if [ ! -x $(PROGRAM) ]; then echo 'Building; the first time takes some minutes ...'; fi
 	@cargo build --quiet --locked
 

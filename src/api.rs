@@ -13,8 +13,10 @@ pub mod admin;
 mod allow;
 pub mod audit;
 pub mod auth;
+mod callers;
 pub mod caps;
 mod conflict;
+pub mod console;
 mod documents;
 pub mod input;
 mod internal;
@@ -91,8 +93,8 @@ pub trait Switch: Send + Sync + 'static {
     /// The next call can go to a new client without this.
     fn probing_changed(&self);
 
-    /// Ends a live call; false if there is none of this id.
-    fn hang_up(&self, call: CallId) -> bool;
+    /// Ends a live call, of whose record this is told; false if there is none of this id.
+    fn hang_up(&self, call: CallId, told: String) -> bool;
 }
 
 /// How browsers stay signed in.

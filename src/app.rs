@@ -323,8 +323,9 @@ impl api::Switch for Switch {
         self.changed.notify_one();
     }
 
-    fn hang_up(&self, call: CallId) -> bool {
-        self.live.get(call).is_some() && self.requests.try_send(Request::HangUp(call)).is_ok()
+    fn hang_up(&self, call: CallId, told: String) -> bool {
+        let request = Request::HangUp { call, told };
+        self.live.get(call).is_some() && self.requests.try_send(request).is_ok()
     }
 }
 

@@ -86,8 +86,9 @@ pub struct Change {
     pub before: Option<Arc<LiveCall>>,
     /// How the call is since; none = it isn't live any more.
     pub after: Option<Arc<LiveCall>>,
-    /// `after` as readers are sent it, written by the first who sends it.
-    pub text: OnceLock<String>,
+    /// `after` as readers are sent it, in each way in which callers are shown; written by
+    /// the first who sends it.
+    pub texts: [OnceLock<String>; 2],
 }
 
 /// All live calls of this instance.
@@ -177,8 +178,8 @@ impl State {
         if self.recent.len() == REMEMBERED {
             self.recent.pop_front();
         }
-        let text = OnceLock::new();
-        self.recent.push_back(Arc::new(Change { number: self.newest, call, before, after, text }));
+        let texts = <[OnceLock<String>; 2]>::default();
+        self.recent.push_back(Arc::new(Change { number: self.newest, call, before, after, texts }));
         self.newest
     }
 }

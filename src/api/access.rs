@@ -90,13 +90,13 @@ impl<K> Caller<K> {
 }
 
 impl<K: Kind> Caller<K> {
-    /// Whether the same request would be let in now.
+    /// Whether the same request would be let in now, and answered alike.
     ///
     /// # Errors
     /// When the database can't be asked.
     pub async fn is_still_admitted(&self) -> Result<bool, DbErr> {
         let user = self.credential.user(&self.backend.db).await?;
-        Ok(active(user).is_ok_and(|user| K::admits(user.role)))
+        Ok(active(user).is_ok_and(|user| user.role == self.user.role))
     }
 }
 

@@ -15,7 +15,7 @@ use poem_openapi::payload::Json;
 use poem_openapi::types::{Any, ToJSON};
 use poem_openapi::{Object, OpenApi};
 use sea_orm::{ActiveValue, DatabaseConnection, DatabaseTransaction, DbErr, EntityTrait, Set};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::AdminTag;
 use super::access::{Admin, Caller, Kind, peer};
@@ -196,6 +196,12 @@ impl Change {
     /// A part of a thing was replaced.
     pub fn replaced(self, before: Value, after: Value) -> Self {
         Self { before: Some(before), after: Some(after), ..self }
+    }
+
+    /// Why it was done, if that was said.
+    pub fn because(self, reason: Option<String>) -> Self {
+        let after = reason.map(|reason| json!({"reason": reason}));
+        Self { after: after.or(self.after), ..self }
     }
 
     /// A password was set, where `is_so`: all that may be said of it.

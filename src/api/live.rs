@@ -4,10 +4,9 @@ mod events;
 mod stream;
 mod streams;
 
-use std::sync::Arc;
-
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::payload::Json;
+use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
 use poem_openapi::{Enum, Object, OpenApi};
 use uuid::Uuid;
 
@@ -15,11 +14,13 @@ use self::events::LiveEvents;
 use self::stream::LastEventId;
 pub use self::streams::{StreamSettings, Streams};
 use super::Tag;
-use super::access::{Operator, Seller};
+use super::access::{Caller, Operator, Seller};
 use super::audit::Change;
 use super::auth::Gone;
+use super::callers::Callers;
 use super::input::Asked;
-use super::input::query::{IdFilter, PageNumber, PerPage};
+use super::input::query::{IdFilter, PageNumber, Parameter, PerPage};
+use super::input::text::LINE_PATTERN;
 use super::page::{Page, Paging, Slice};
 use super::problem::{FieldErrors, Follow, List, Refusal, Remove, not_found};
 use super::stamp::Stamp;
@@ -52,6 +53,7 @@ struct LiveCall {
     since: Stamp,
     started_at: Stamp,
     incoming_did_number: String,
+    /// Without its last digits where staff ask.
     #[oai(nullable)]
     caller_id_num: Option<String>,
     /// The seller.
@@ -83,6 +85,14 @@ struct LiveClient {
     campaign_client_setting_id: i64,
 }
 
+/// Why an operator hangs up.
+struct HangUpReason(String);
+
+/// What the record of a call says that an operator hung up.
+const HUNG_UP: &str = "Hung up by staff";
+/// With the words before it, it fits into the record.
+const LONGEST_REASON: usize = 60;
+
 /// Which calls are asked for; none = any.
 #[derive(Clone, Copy, Debug)]
 struct Wanted {
@@ -109,7 +119,7 @@ impl SellerLiveApi {
         let wanted = Wanted::asked(campaign_id.0, client_id.0, &mut errors);
         let paging = Paging::asked(page.0, per_page.0, &mut errors);
         errors.into_result()?;
-        Ok(Json(wanted.of_seller(caller.user.id).list(&caller.backend.live, paging)))
+        Ok(Json(wanted.of_seller(caller.user.id).list(&caller, paging)))
     }
 
     /// Follow my live calls
@@ -161,7 +171,7 @@ impl AdminLiveApi {
         let wanted = wanted.of_asked_seller(user_id.0, &mut errors);
         let paging = Paging::asked(page.0, per_page.0, &mut errors);
         errors.into_result()?;
-        Ok(Json(wanted.list(&caller.backend.live, paging)))
+        Ok(Json(wanted.list(&caller, paging)))
     }
 
     /// Follow live calls of all sellers
@@ -195,18 +205,27 @@ impl AdminLiveApi {
 
     /// Hang up a live call
     ///
-    /// Both legs end, and the call is recorded as any other.
+    /// Both legs end, and the call is recorded as any other. The `reason` is kept in the
+    /// audit log, and in the call's record as its `hangupCauseText`.
     #[oai(path = "/:callId", method = "delete", operation_id = "hangUpLiveCall")]
     async fn hang_up(
         &self,
         caller: Operator,
         #[oai(name = "callId")] call_id: Path<String>,
+        reason: Query<Asked<HangUpReason>>,
     ) -> Result<Gone, Refusal<Remove>> {
+        let mut errors = FieldErrors::default();
+        let reason = reason.0.or_complain("reason", &mut errors).map(|reason| reason.0);
+        errors.into_result()?;
         let absent = || not_found("live call", &call_id.0);
         let call = CallId::parse(&call_id.0).ok_or_else(absent)?;
+        let told = match &reason {
+            Some(reason) => format!("{HUNG_UP}: {reason}"),
+            None => HUNG_UP.to_owned(),
+        };
         let write = caller.begin_write().await?;
-        let hang_up = || caller.backend.switch.hang_up(call).then_some(()).ok_or_else(absent);
-        write.commit_after(Change::to("call", call), hang_up).await?;
+        let hang_up = || caller.backend.switch.hang_up(call, told).then_some(()).ok_or_else(absent);
+        write.commit_after(Change::to("call", call).because(reason), hang_up).await?;
         Ok(Gone::Gone)
     }
 }
@@ -235,21 +254,37 @@ impl Wanted {
             && is(self.client, call.client.as_ref().map(|client| client.id.0))
     }
 
-    fn list(&self, live: &live::Live, paging: Paging) -> Page<LiveCall> {
-        let mut calls = live.list();
+    fn list<K>(&self, caller: &Caller<K>, paging: Paging) -> Page<LiveCall> {
+        let callers = Callers::shown_to(caller.user.role);
+        let mut calls = caller.backend.live.list();
         calls.retain(|call| self.admits(call));
         let total = calls.len() as u64;
         let window = calls
             .into_iter()
             .skip(usize::try_from(paging.offset()).unwrap_or(usize::MAX))
             .take(usize::try_from(paging.per_page).unwrap_or(usize::MAX));
-        paging.page(Slice { items: window.collect::<Vec<_>>(), total }, LiveCall::shown)
+        let items = window.collect::<Vec<_>>();
+        paging.page(Slice { items, total }, |call| LiveCall::shown(&call, callers))
     }
 }
 
-impl LiveCall {
-    fn shown(call: Arc<live::LiveCall>) -> Self {
-        Self::from(&*call)
+impl Parameter for HangUpReason {
+    fn schema() -> MetaSchemaRef {
+        MetaSchemaRef::Inline(Box::new(MetaSchema {
+            description: Some("Why, in a few words."),
+            min_length: Some(1),
+            max_length: Some(LONGEST_REASON),
+            pattern: Some(LINE_PATTERN.to_owned()),
+            ..MetaSchema::new("string")
+        }))
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let length = text.chars().count();
+        if !(1..=LONGEST_REASON).contains(&length) || text.chars().any(char::is_control) {
+            return Err(format!("must have 1 to {LONGEST_REASON} characters, none of control"));
+        }
+        Ok(Self(text.to_owned()))
     }
 }
 
@@ -264,15 +299,15 @@ impl From<live::LiveState> for LiveState {
     }
 }
 
-impl From<&live::LiveCall> for LiveCall {
-    fn from(call: &live::LiveCall) -> Self {
+impl LiveCall {
+    fn shown(call: &live::LiveCall, callers: Callers) -> Self {
         Self {
             call_id: call.call.0,
             state: call.state.into(),
             since: call.since.into(),
             started_at: call.started_at.into(),
             incoming_did_number: call.dialled.clone(),
-            caller_id_num: call.caller_number.clone(),
+            caller_id_num: callers.number(call.caller_number.clone()),
             user_id: call.seller.map(|seller| seller.0),
             did_id: call.did.map(|did| did.0),
             campaign: call

@@ -14,7 +14,8 @@ use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
 
 pub use self::answers::NamedClient;
 use self::answers::{CallLog, CallLogDetail, Logs, LogsPage};
-use super::access::{Operator, Seller};
+use super::access::{Caller, Operator, Seller};
+use super::callers::Callers;
 use super::input::query::{Days, IdFilter, PageNumber, Parameter, PerPage};
 use super::input::{Asked, Word};
 use super::page::Paging;
@@ -90,7 +91,7 @@ impl SellerLogsApi {
             per_page,
             format,
         };
-        Ok(asking.answer(&caller.backend, Some(caller.user.id), FieldErrors::default()).await?)
+        Ok(asking.answer(&caller, Some(caller.user.id), FieldErrors::default()).await?)
     }
 
     /// Read one of my calls
@@ -102,7 +103,7 @@ impl SellerLogsApi {
         caller: Seller,
         id: Path<i64>,
     ) -> Result<Json<CallLogDetail>, Refusal<Read>> {
-        Ok(Json(detail(&caller.backend, Some(caller.user.id), id.0).await?))
+        Ok(Json(detail(&caller, Some(caller.user.id), id.0).await?))
     }
 }
 
@@ -142,7 +143,7 @@ impl AdminLogsApi {
         };
         let mut errors = FieldErrors::default();
         let seller = user_id.0.or_complain("user_id", &mut errors).map(|id| id.0);
-        Ok(asking.answer(&caller.backend, seller, errors).await?)
+        Ok(asking.answer(&caller, seller, errors).await?)
     }
 
     /// Read one call
@@ -154,19 +155,20 @@ impl AdminLogsApi {
         caller: Operator,
         id: Path<i64>,
     ) -> Result<Json<CallLogDetail>, Refusal<Read>> {
-        Ok(Json(detail(&caller.backend, None, id.0).await?))
+        Ok(Json(detail(&caller, None, id.0).await?))
     }
 }
 
 impl Asking {
     /// The answer, about calls of `seller` only if one is given.
-    async fn answer(
+    async fn answer<K>(
         self,
-        backend: &Backend,
+        caller: &Caller<K>,
         seller: Option<i64>,
         errors: FieldErrors,
     ) -> Result<Logs, Problem> {
-        self.understand(seller, errors)?.answer(backend).await
+        let callers = Callers::shown_to(caller.user.role);
+        self.understand(seller, errors)?.answer(&caller.backend, callers).await
     }
 
     fn understand(self, seller: Option<i64>, mut errors: FieldErrors) -> Result<Question, Problem> {
@@ -190,27 +192,32 @@ impl Asking {
 }
 
 impl Question {
-    async fn answer(self, backend: &Backend) -> Result<Logs, Problem> {
+    async fn answer(self, backend: &Backend, callers: Callers) -> Result<Logs, Problem> {
         match self.format {
-            Format::Csv => Ok(Logs::Csv(csv::stream(backend.db.clone(), self.filter))),
-            Format::Json => Ok(Logs::Page(Json(self.page(backend).await?))),
+            Format::Csv => Ok(Logs::Csv(csv::stream(backend.db.clone(), self.filter, callers))),
+            Format::Json => Ok(Logs::Page(Json(self.page(backend, callers).await?))),
         }
     }
 
-    async fn page(self, backend: &Backend) -> Result<LogsPage, Problem> {
+    async fn page(self, backend: &Backend, callers: Callers) -> Result<LogsPage, Problem> {
         let slice = self.paging.select(self.filter.query(), &backend.db).await?;
         let seen = self.paging.offset() + slice.items.len() as u64;
         let last = slice.items.last().filter(|_| seen < slice.total).map(|log| log.id);
-        let page = self.paging.page(slice, CallLog::from);
+        let page = self.paging.page(slice, |log| CallLog::from(callers.of(log)));
         Ok(LogsPage { page, next_cursor: last.map(|id| Cursor(id).text()) })
     }
 }
 
-async fn detail(backend: &Backend, seller: Option<i64>, id: i64) -> Result<CallLogDetail, Problem> {
-    let log = call_logs::find(&backend.db, seller, id).await?;
+async fn detail<K>(
+    caller: &Caller<K>,
+    seller: Option<i64>,
+    id: i64,
+) -> Result<CallLogDetail, Problem> {
+    let db = &caller.backend.db;
+    let log = call_logs::find(db, seller, id).await?;
     let log = log.ok_or_else(|| not_found("call log", id))?;
-    let attempts = call_logs::attempts(&backend.db, log.id).await?;
-    Ok(CallLogDetail::new(log, attempts))
+    let attempts = call_logs::attempts(db, log.id).await?;
+    Ok(CallLogDetail::new(Callers::shown_to(caller.user.role).of(log), attempts))
 }
 
 impl Cursor {

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::Backend;
+use super::console;
 use super::documents;
 use super::problem;
 
@@ -28,11 +29,12 @@ const DRAIN: Duration = Duration::from_secs(10);
 const STALL: Duration = Duration::from_secs(60);
 const STALL_AT_STOP: Duration = Duration::from_millis(500);
 
-/// Every path of the API, with Swagger UI.
+/// Every path of the API, with Swagger UI and the console.
 pub fn routes(backend: Arc<Backend>) -> impl Endpoint {
     Route::new()
         .nest("/docs/admin", documents::admin_ui())
         .nest("/docs/seller", documents::seller_ui())
+        .nest("/console", poem::get(console::pages(console::BUILT)))
         .nest("/", documents::everything())
         .data(backend)
         .with(Unbroken)

@@ -91,8 +91,10 @@ pub enum Input {
     /// The caller's leg is no more.
     CallerGone,
     Timer(Timer),
-    /// An operator ends the call.
-    HangUp,
+    /// An operator ends the call, or the service stops; then nothing is told of it.
+    HangUp {
+        told: Option<String>,
+    },
     /// Events flow, and some may have been missed: ask the switch.
     Recheck,
     /// Caller and client are both up, and not in one bridge.
@@ -430,7 +432,7 @@ impl Machine {
             }
             Input::CallerGone | Input::Timer(Timer::CallerMissing) => self.on_caller_gone(at),
             Input::Timer(timer) => self.on_timer(timer),
-            Input::HangUp => self.on_hang_up(at),
+            Input::HangUp { told } => self.on_hang_up(at, told),
             Input::Apart => self.on_apart(),
             Input::Recheck => {
                 self.blind = false;
@@ -888,7 +890,10 @@ impl Machine {
 
     // --- the end ---
 
-    fn on_hang_up(&mut self, at: Timestamp) {
+    fn on_hang_up(&mut self, at: Timestamp, told: Option<String>) {
+        if !matches!(self.state, State::Ending | State::Closed) {
+            self.record.hung_up = told;
+        }
         match self.state {
             State::Ending | State::Closed => {}
             State::Talking => {

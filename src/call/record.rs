@@ -30,6 +30,9 @@ pub struct CallRecord {
     /// How the call is about to end, as long as its legs are being taken down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ending: Option<End>,
+    /// What is told of it if an operator hung up.
+    #[serde(default)]
+    pub hung_up: Option<String>,
     /// Set once, when the call is over.
     pub end: Option<End>,
 }
@@ -139,6 +142,7 @@ pub(crate) mod tests {
             attempts: Vec::new(),
             trace: Trace::default(),
             ending: None,
+            hung_up: None,
             end: None,
         }
     }

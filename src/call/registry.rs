@@ -34,7 +34,11 @@ use crate::telemetry::Drift;
 #[derive(Debug)]
 pub enum Request {
     /// An operator ends a call.
-    HangUp(CallId),
+    HangUp {
+        call: CallId,
+        /// For its record.
+        told: String,
+    },
     /// Callers who come after it wait in the dialplan: the service is about to end.
     SendBack,
     /// Every call is to end, and callers who come after it are refused.
@@ -281,6 +285,7 @@ impl Registry {
             attempts: Vec::new(),
             trace: plan.trace,
             ending: None,
+            hung_up: None,
             end: None,
         };
         info!(call.id = %call, channel.id = %channel.id, "a call arrived");
@@ -347,13 +352,13 @@ impl Registry {
 
     fn on_request(&mut self, request: Request) {
         match request {
-            Request::HangUp(call) => {
-                self.deliver(call, clock::now(), Input::HangUp);
+            Request::HangUp { call, told } => {
+                self.deliver(call, clock::now(), Input::HangUp { told: Some(told) });
             }
             Request::SendBack => self.ending = true,
             Request::HangUpAll => {
                 self.closing = true;
-                self.tell_all(&Input::HangUp);
+                self.tell_all(&Input::HangUp { told: None });
             }
         }
     }

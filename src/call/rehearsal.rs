@@ -112,6 +112,7 @@ fn record(arrival: Arrival, plan: &Plan) -> CallRecord {
         attempts: Vec::new(),
         trace: plan.trace.clone(),
         ending: None,
+        hung_up: None,
         end: None,
     }
 }

@@ -207,7 +207,7 @@ impl Screen {
 
     /// Where the same can be read.
     pub fn where_to_look(&self, options: &Options, sample: &Sample, stays: bool) {
-        let page = format!("http://127.0.0.1:{}/docs/seller", options.http_port);
+        let page = format!("http://127.0.0.1:{}/console", options.http_port);
         if stays {
             println!("  See for yourself: {page}");
         } else {

@@ -15,6 +15,7 @@ pub fn print(options: &Options, data: &Path, first_password: Option<&str>) {
     println!();
     let row =
         |name: &str, value: String| println!("  {}  {value}", style.faint(&format!("{name:<11}")));
+    row("Console", format!("{http}/console"));
     row("API", format!("{http}/api"));
     row("Swagger UI", format!("{http}/docs/admin   {http}/docs/seller"));
     row(

@@ -155,7 +155,10 @@ fn log_row(
         call_status: Set(end.outcome.status),
         reason: Set(end.outcome.reason),
         hangup_cause_code: Set(end.cause),
-        hangup_cause_text: Set(cause::text(end.cause).to_owned()),
+        hangup_cause_text: Set(record
+            .hung_up
+            .clone()
+            .unwrap_or_else(|| cause::text(end.cause).to_owned())),
         asterisk_uniqueid: Set(record.channel.clone()),
         asterisk_linkedid: Set(record.linked_channel.clone()),
         trace: Set(trace),

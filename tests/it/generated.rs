@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::support::callers::call;
 use crate::support::clients::{Manner, Phones};
-use crate::support::service::{Service, tools};
+use crate::support::service::{Service, path_with_node, tools};
 use crate::support::wait::seconds;
 
 const NUMBER: &str = "+442071838750";
@@ -38,7 +38,11 @@ fn workshop(files: &[&str]) -> TempDir {
 /// A program that runs in `folder`.
 fn program(path: &Path, folder: &TempDir) -> Command {
     let mut command = Command::new(path);
-    command.current_dir(folder.path()).stdin(Stdio::null()).kill_on_drop(true);
+    command
+        .env("PATH", path_with_node())
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
     command
 }
 

@@ -6,6 +6,7 @@
 mod api;
 mod calls;
 mod capacity;
+mod console;
 mod database;
 mod demo;
 mod documented;

@@ -284,6 +284,7 @@ impl CallReport {
             attempts,
             trace: Trace::default(),
             ending: None,
+            hung_up: None,
             end: Some(end),
         };
         Ok((record, told))

@@ -13,6 +13,7 @@ use poem_openapi::{ApiResponse, Object, Union};
 use uuid::Uuid;
 
 use super::{LiveCall, LiveCampaign, LiveClient, LiveState};
+use crate::api::callers::Callers;
 use crate::api::stamp::Stamp;
 use crate::clock::Timestamp;
 use crate::ids::CallId;
@@ -74,12 +75,13 @@ pub struct LiveHeartbeat {
 pub struct LiveEvents(SSE);
 
 impl LiveEvent {
-    pub fn snapshot(calls: Vec<Arc<live::LiveCall>>) -> Self {
-        Self::Snapshot(LiveSnapshot { calls: calls.into_iter().map(LiveCall::shown).collect() })
+    pub fn snapshot(calls: &[Arc<live::LiveCall>], callers: Callers) -> Self {
+        let calls = calls.iter().map(|call| LiveCall::shown(call, callers)).collect();
+        Self::Snapshot(LiveSnapshot { calls })
     }
 
-    pub fn call(call: &live::LiveCall) -> Self {
-        Self::Call(LiveChange { call: call.into() })
+    pub fn call(call: &live::LiveCall, callers: Callers) -> Self {
+        Self::Call(LiveChange { call: LiveCall::shown(call, callers) })
     }
 
     pub fn gone(call: CallId) -> Self {
@@ -112,9 +114,11 @@ impl LiveEvent {
 
 const CALL: &str = "call";
 
-/// How a call is since a change. All readers are sent the same text, written once.
-pub fn changed(change: &live::Change, call: &live::LiveCall) -> Event {
-    let text = change.text.get_or_init(|| LiveEvent::call(call).to_json_string());
+/// How a call is since a change. All readers who are shown callers alike are sent the
+/// same text, written once.
+pub fn changed(change: &live::Change, call: &live::LiveCall, callers: Callers) -> Event {
+    let text = &change.texts[callers as usize];
+    let text = text.get_or_init(|| LiveEvent::call(call, callers).to_json_string());
     Event::message(text.as_str()).event_type(CALL)
 }
 

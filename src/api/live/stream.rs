@@ -17,6 +17,7 @@ use super::Wanted;
 use super::events::{LiveEvent, LiveEvents, changed};
 use super::streams::Place;
 use crate::api::access::{Caller, Kind};
+use crate::api::callers::Callers;
 use crate::api::input::Asked;
 use crate::api::input::query::Parameter;
 use crate::api::problem::{FieldErrors, Problem};
@@ -123,6 +124,10 @@ impl<K: Kind> Follower<K> {
         Some(())
     }
 
+    fn callers(&self) -> Callers {
+        Callers::shown_to(self.caller.user.role)
+    }
+
     fn resync(&mut self) {
         self.waiting.push_back(LiveEvent::resync(clock::now()).event());
         let calls = self.reader.start_anew();
@@ -131,7 +136,7 @@ impl<K: Kind> Follower<K> {
 
     fn tell_all(&mut self, mut calls: Vec<Arc<LiveCall>>) {
         calls.retain(|call| self.wanted.admits(call));
-        let event = LiveEvent::snapshot(calls).event();
+        let event = LiveEvent::snapshot(&calls, self.callers()).event();
         self.waiting.push_back(event.id(self.reader.position().to_string()));
     }
 
@@ -139,7 +144,7 @@ impl<K: Kind> Follower<K> {
     fn told(&self, change: &Change) -> Option<Event> {
         let admitted = |call: &&Arc<LiveCall>| self.wanted.admits(call);
         let event = match change.after.as_ref().filter(admitted) {
-            Some(call) => changed(change, call),
+            Some(call) => changed(change, call, self.callers()),
             None => {
                 change.before.as_ref().filter(admitted)?;
                 LiveEvent::gone(change.call).event()

@@ -30,8 +30,10 @@ pub struct CallLog {
     #[oai(nullable)]
     client: Option<NamedClient>,
     incoming_did_number: String,
+    /// Without its last digits where staff ask.
     #[oai(nullable)]
     caller_id_num: Option<String>,
+    /// `null` where staff ask.
     #[oai(nullable)]
     caller_id_name: Option<String>,
     timestamp_start: Stamp,

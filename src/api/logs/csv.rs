@@ -8,6 +8,7 @@ use poem::Body;
 use sea_orm::DatabaseConnection;
 use tracing::error;
 
+use crate::api::callers::Callers;
 use crate::api::stamp::Stamp;
 use crate::store::call_logs::{self, Filter};
 
@@ -20,13 +21,14 @@ const HEADINGS: &str = "id,callId,campaignId,campaignName,didId,incomingDidNumbe
     hangupCauseText,asteriskUniqueid,asteriskLinkedid\r\n";
 
 /// All logs that match, as a body that is read from the database while it is sent.
-pub fn stream(db: DatabaseConnection, filter: Filter) -> Body {
-    Body::from_bytes_stream(batches(db, filter))
+pub fn stream(db: DatabaseConnection, filter: Filter, callers: Callers) -> Body {
+    Body::from_bytes_stream(batches(db, filter, callers))
 }
 
 fn batches(
     db: DatabaseConnection,
     filter: Filter,
+    callers: Callers,
 ) -> impl Stream<Item = io::Result<Vec<u8>>> + Send + 'static {
     let headings = HEADINGS.as_bytes().to_vec();
     stream::unfold(Some((filter, headings)), move |state| {
@@ -40,8 +42,8 @@ fn batches(
                     return Some((Err(io::Error::other("call logs can't be read")), None));
                 }
             };
-            text.extend(logs.iter().flat_map(|log| line(log).into_bytes()));
             filter.before_id = logs.last().map(|log| log.id);
+            text.extend(logs.into_iter().flat_map(|log| line(&callers.of(log)).into_bytes()));
             let next = filter.before_id.is_some().then_some((filter, Vec::new()));
             Some((Ok(text), next))
         }

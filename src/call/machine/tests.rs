@@ -374,7 +374,7 @@ impl World {
     fn something_odd(&mut self) {
         let attempt = u32::from(self.choose(4)) + 1;
         match self.choose(12) {
-            0 => self.give(Input::HangUp),
+            0 => self.give(Input::HangUp { told: None }),
             1 => self.give(Input::Recheck),
             2 => self.cancel_meets_answer(),
             5 => self.crash(),

@@ -4,6 +4,8 @@ use capconduit::clock;
 use capconduit::ids::{CampaignId, ClientId, LinkId, SellerId};
 use capconduit::live::{LiveCall, LiveClient, LiveState};
 
+use serde_json::json;
+
 use crate::support::api::{Person, TestApi};
 
 pub fn call(seller: i64) -> LiveCall {
@@ -81,6 +83,21 @@ async fn a_live_call_is_hung_up_and_another_is_not_there() {
     staff.delete(&format!("/api/admin/live/{id}")).await.expect(204);
     staff.delete(&format!("/api/admin/live/{}", clock::new_call_id())).await.expect(404);
     staff.delete("/api/admin/live/nonsense").await.expect(404);
+
+    let because = |reason: &str| format!("/api/admin/live/{id}?reason={reason}");
+    for bad in ["", "two%0Alines", &"x".repeat(61)] {
+        let refused = staff.delete(&because(bad)).await;
+        assert_eq!(refused.refused_fields(400), ["reason"]);
+    }
+    let longest = "x".repeat(60);
+    staff.delete(&because(&longest)).await.expect(204);
+    let told = api.switch.told.lock().clone();
+    assert_eq!(told.first().unwrap(), "Hung up by staff");
+    assert_eq!(told.last().unwrap(), &format!("Hung up by staff: {longest}"));
+    assert!(told.last().unwrap().len() <= 80, "it fits into the record");
+    let audit = api.admin().await.get("/api/admin/audit").await.expect(200);
+    let entry = audit["items"].as_array().unwrap().iter().find(|entry| entry["resource"] == "call");
+    assert_eq!(entry.unwrap()["after"], json!({"reason": longest}));
 }
 
 #[tokio::test]

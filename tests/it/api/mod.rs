@@ -2,10 +2,12 @@
 
 mod audit;
 mod auth;
+mod callers;
 mod campaigns;
 mod caps;
 mod clients;
 mod command_line;
+mod console;
 mod dids;
 mod documents;
 mod follow;

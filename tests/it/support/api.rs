@@ -42,6 +42,8 @@ pub struct FakeSwitch {
     pub is_away: AtomicBool,
     pub probing_changes: AtomicU32,
     pub live: Mutex<Vec<CallId>>,
+    /// What calls that were hung up were told.
+    pub told: Mutex<Vec<String>>,
 }
 
 /// Someone who sends requests.
@@ -73,7 +75,8 @@ impl Switch for FakeSwitch {
         self.probing_changes.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn hang_up(&self, call: CallId) -> bool {
+    fn hang_up(&self, call: CallId, told: String) -> bool {
+        self.told.lock().push(told);
         self.live.lock().contains(&call)
     }
 }

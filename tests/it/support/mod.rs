@@ -2,6 +2,7 @@
 
 pub mod apart;
 pub mod api;
+pub mod browser;
 pub mod callers;
 pub mod clients;
 pub mod database;

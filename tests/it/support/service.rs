@@ -1,5 +1,6 @@
 //! The whole product, running: the real binary with an Asterisk of its own.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -496,6 +497,14 @@ impl Drop for Service {
 pub fn tools() -> PathBuf {
     std::env::var_os("CAPCONDUIT_TOOLS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools"), PathBuf::from)
+}
+
+/// Where programs are looked for: first that of scripts/fetch-node, which may have had to
+/// get a Node.js.
+pub fn path_with_node() -> OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let installed = std::env::split_paths(&path);
+    std::env::join_paths([tools().join("nodejs/bin")].into_iter().chain(installed)).unwrap()
 }
 
 /// The items of a list, paged or not.

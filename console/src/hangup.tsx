@@ -1,0 +1,70 @@
+// Hanging up a live call: only after it was said twice.
+
+import { signal } from "@preact/signals";
+import { useEffect, useRef, useState } from "preact/hooks";
+
+import { Failure, type LiveCall } from "./api";
+import { calls } from "./live";
+import { say } from "./toast";
+
+const asked = signal<LiveCall | undefined>(undefined);
+
+export const askToHangUp = (call: LiveCall): void => {
+  asked.value = call;
+};
+
+interface Props {
+  hangUp: (callId: string, reason: string) => Promise<void>;
+}
+
+export const HangUpDialog = ({ hangUp }: Props) => {
+  const dialog = useRef<HTMLDialogElement>(null);
+  const [isBusy, setBusy] = useState(false);
+  const call = asked.value;
+  useEffect(() => {
+    if (call && !dialog.current?.open) dialog.current?.showModal();
+    if (!call) dialog.current?.close();
+  }, [call]);
+  const submit = async (event: SubmitEvent): Promise<void> => {
+    event.preventDefault();
+    if (!call) return;
+    const form = event.currentTarget as HTMLFormElement;
+    const reason = String(new FormData(form).get("reason")).trim();
+    setBusy(true);
+    try {
+      await hangUp(call.callId, reason);
+      say("The call is being hung up.");
+    } catch (failure) {
+      const isOver = failure instanceof Failure && failure.status === 404;
+      say(isOver ? "The call had ended already." : `Not hung up: ${(failure as Error).message}`);
+    }
+    setBusy(false);
+    form.reset();
+    asked.value = undefined;
+  };
+  const isOver = call !== undefined && !calls.value.has(call.callId);
+  return (
+    <dialog ref={dialog} aria-labelledby="hang-up" onClose={() => { asked.value = undefined; }}>
+      <form onSubmit={submit}>
+        <div>
+          <h2 id="hang-up">Hang up this call?</h2>
+          <p>
+            From <b>{call?.callerIdNum ?? "a withheld number"}</b> to <b>{call?.incomingDidNumber}</b>
+            {call?.client && <>, with <b>{call.client.name}</b></>}. Both sides are cut off at once.
+          </p>
+        </div>
+        <label class="field">
+          Why (goes into the audit log and the call's record)
+          <input name="reason" maxLength={60} autocomplete="off" />
+        </label>
+        <p role="status">{isOver && "The call has ended by itself."}</p>
+        <div class="choices">
+          <button type="button" class="button" autofocus onClick={() => { asked.value = undefined; }}>
+            Keep the call
+          </button>
+          <button class="button danger strong" disabled={isBusy || isOver}>Hang up</button>
+        </div>
+      </form>
+    </dialog>
+  );
+};
