@@ -64,6 +64,7 @@ pub struct Answer {
     pub text: String,
 }
 
+#[async_trait::async_trait]
 impl Switch for FakeSwitch {
     fn is_ready(&self) -> bool {
         !self.is_away.load(Ordering::SeqCst)
@@ -72,6 +73,8 @@ impl Switch for FakeSwitch {
     fn probing_changed(&self) {
         self.probing_changes.fetch_add(1, Ordering::SeqCst);
     }
+
+    async fn client_changed(&self) {}
 
     fn hang_up(&self, call: CallId) -> bool {
         self.live.lock().contains(&call)

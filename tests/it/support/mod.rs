@@ -5,6 +5,7 @@ pub mod api;
 pub mod callers;
 pub mod clients;
 pub mod database;
+pub mod disk;
 pub mod events;
 pub mod metrics;
 pub mod phone;
