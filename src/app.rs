@@ -105,6 +105,7 @@ impl App {
         let ari = Arc::new(AriClient::new(config.ari.clone(), metrics.clone())?);
         let (signals_in, signals) = mpsc::channel(SIGNALS);
         let settings = exchange::Settings {
+            calls: config.calls,
             journal: config.journal.clone(),
             recount: config.capacity.recount(),
             seed: rand::rng().random(),
@@ -188,6 +189,12 @@ impl App {
     /// ends, but no longer than `patience`.
     pub async fn hang_up_all(&self, patience: Duration) {
         self.exchange.hang_up_all(patience).await;
+    }
+
+    /// Sends new callers back to the dialplan and waits for the end of the calls that
+    /// are up, but no longer than `patience`.
+    pub async fn wait_for_calls(&self, patience: Duration) {
+        self.exchange.wait_for_calls(patience).await;
     }
 
     /// Stops every part. Calls that are up stay up on the switch; their

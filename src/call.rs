@@ -35,6 +35,8 @@ pub mod outcome;
 pub mod record;
 pub mod registry;
 pub mod rehearsal;
+pub mod setup;
+mod watchdog;
 
 pub use machine::{Effect, Input, Machine};
 pub use outcome::Outcome;

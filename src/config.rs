@@ -11,6 +11,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::ari::AriSettings;
+use crate::call::registry::CallSettings;
 use crate::capacity::recount::{GRACE, RecountSettings};
 use crate::capacity::{LeaseClock, Leases, RedisSettings};
 use crate::journal::JournalSettings;
@@ -25,8 +26,10 @@ pub struct Config {
     pub database: DatabaseSettings,
     pub ari: AriSettings,
     pub internal: InternalSettings,
+    pub calls: CallSettings,
     pub journal: JournalSettings,
     pub capacity: CapacitySettings,
+    pub shutdown: ShutdownSettings,
     pub metrics: MetricsSettings,
     pub log: LogSettings,
 }
@@ -124,6 +127,23 @@ impl CapacitySettings {
             interval: Duration::from_secs(60 * self.verify_minutes),
         }
     }
+}
+
+/// What becomes of calls when the service is asked to end.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShutdownSettings {
+    pub calls: CallsAtShutdown,
+    /// The longest wait for their end.
+    pub wait_seconds: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CallsAtShutdown {
+    /// The next start takes them up.
+    Leave,
+    Wait,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -301,6 +321,12 @@ impl Config {
         if (1..16).contains(&self.internal.token.expose_secret().len()) {
             return invalid("internal.token", "must be empty or have at least 16 characters");
         }
+        if !(1..=10_000).contains(&self.calls.most_in_setup) {
+            return invalid("calls.most_in_setup", "must be from 1 to 10000");
+        }
+        if !(1..=300).contains(&self.calls.audit_seconds) {
+            return invalid("calls.audit_seconds", "must be from 1 to 300");
+        }
         if !(1..=10_000).contains(&self.journal.sync_interval_ms) {
             return invalid("journal.sync_interval_ms", "must be from 1 to 10000");
         }
@@ -336,6 +362,9 @@ impl Config {
                 "capacity.instances",
                 "must be given, and at least 2, where capacity.when_away is share",
             );
+        }
+        if !(1..=86_400).contains(&self.shutdown.wait_seconds) {
+            return invalid("shutdown.wait_seconds", "must be from 1 to 86400");
         }
         if let Some(address) = self.metrics.listens_at() {
             if address.parse::<std::net::SocketAddr>().is_err() {
@@ -379,6 +408,8 @@ mod tests {
             ("metrics.address", "localhost:9464"),
             ("metrics.address", "127.0.0.1:8080"),
             ("internal.token", "short"),
+            ("calls.most_in_setup", "0"),
+            ("calls.audit_seconds", "0"),
             ("journal.sync_interval_ms", "0"),
             ("journal.most_mb", "63"),
             ("capacity.store", "disk"),
@@ -388,6 +419,8 @@ mod tests {
             ("capacity.verify_minutes", "0"),
             ("capacity.when_away", "hope"),
             ("capacity.instances", "65"),
+            ("shutdown.calls", "drop"),
+            ("shutdown.wait_seconds", "0"),
         ] {
             let refusal = refusal(name, value);
             assert!(refusal.contains(name), "{refusal}");

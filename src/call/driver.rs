@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
@@ -17,13 +18,14 @@ use tracing::{debug, info, warn};
 use super::errands::{Errands, Waiting, errands};
 use super::machine::{Effect, Input, Machine, Timer};
 use super::outcome::cause;
+use super::setup::{InSetup, Place};
 use crate::ari::{AriError, Bridge, ChannelId, ChannelState, Done, LegId, Switch};
 use crate::capacity::{HoldId, Keeper, Request, Unavailable};
 use crate::clock::{self, Timestamp};
 use crate::ids::CallId;
 use crate::journal::Journal;
 use crate::live::{Live, LiveCall, LiveClient, LiveState};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Drift, Metrics};
 
 /// An input and when it happened.
 pub type Stamped = (Timestamp, Input);
@@ -35,6 +37,7 @@ pub struct Parts {
     pub journal: Arc<Journal>,
     pub live: Arc<Live>,
     pub metrics: Arc<Metrics>,
+    pub in_setup: InSetup,
 }
 
 /// Inputs that wait for one call. A call that has more to say than this within
@@ -64,7 +67,14 @@ struct Driver {
 }
 
 /// Leads a call from its arrival to its end.
-pub async fn lead(parts: Arc<Parts>, machine: Machine, mut mailbox: mpsc::Receiver<Stamped>) {
+///
+/// `place` is its place among the calls on their way to a client, until it is dialled.
+pub async fn lead(
+    parts: Arc<Parts>,
+    machine: Machine,
+    mut mailbox: mpsc::Receiver<Stamped>,
+    place: Option<Place>,
+) {
     let call = machine.record().call;
     let (errands, waiting) = errands();
     // Bounded by the hands: one answer, or few, for each errand.
@@ -73,6 +83,7 @@ pub async fn lead(parts: Arc<Parts>, machine: Machine, mut mailbox: mpsc::Receiv
     let hands = Hands {
         call,
         is_ending: is_ending.clone(),
+        place: Mutex::new(place),
         caller: ChannelId(machine.record().channel.clone()),
         parts: parts.clone(),
         results: results_in,
@@ -128,7 +139,12 @@ pub async fn lead(parts: Arc<Parts>, machine: Machine, mut mailbox: mpsc::Receiv
 impl Driver {
     fn take(&mut self, at: Timestamp, input: Input) {
         debug!(call.id = %self.call, ?input, "input");
+        let is_audited = matches!(input, Input::LegSeen { .. });
         let effects = self.machine.handle(at, input);
+        if is_audited && !effects.is_empty() {
+            warn!(call.id = %self.call, "a leg that the call gave up on is taken down");
+            self.parts.metrics.drifted(Drift::ChannelWithoutCall);
+        }
         if self.machine.is_ending() {
             self.is_ending.store(true, Ordering::Release);
         }
@@ -211,6 +227,8 @@ fn ringing(machine: &Machine) -> Option<(u32, TimeDelta)> {
 struct Hands {
     call: CallId,
     is_ending: Arc<AtomicBool>,
+    /// Given back when the first client is dialled, or the caller refused.
+    place: Mutex<Option<Place>>,
     caller: ChannelId,
     parts: Arc<Parts>,
     results: mpsc::UnboundedSender<Input>,
@@ -240,6 +258,7 @@ impl Hands {
             Effect::DetachLeg { attempt } => self.detach_leg(attempt).await,
             Effect::JoinLeg { attempt } => self.join_leg(attempt).await,
             Effect::HangUpCaller { cause } => {
+                self.leave_setup();
                 let result = self.parts.switch.hang_up(self.caller.as_str(), cause).await;
                 self.note("hang up the caller", result);
             }
@@ -257,6 +276,10 @@ impl Hands {
             // The driver's own.
             Effect::Arm(..) | Effect::Save(_) | Effect::Show(_) | Effect::Close => {}
         }
+    }
+
+    fn leave_setup(&self) {
+        self.place.lock().take();
     }
 
     /// The caller may have left while effects waited.
@@ -344,6 +367,7 @@ impl Hands {
             Ok(()) => self.dial(&leg, seconds).await,
             Err(error) => Err(error),
         };
+        self.leave_setup();
         match result {
             Ok(()) => {}
             Err(error @ AriError::OutcomeUnknown { .. }) => {

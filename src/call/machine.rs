@@ -40,6 +40,10 @@ pub enum Input {
     LegNotCreated {
         attempt: u32,
     },
+    /// The leg is on the switch: what an audit found.
+    LegSeen {
+        attempt: u32,
+    },
     /// The leg exists and may be dialled.
     LegEntered {
         attempt: u32,
@@ -89,8 +93,10 @@ pub enum Input {
     Timer(Timer),
     /// An operator ends the call.
     HangUp,
-    /// Events may have been missed: ask the switch.
+    /// Events flow, and some may have been missed: ask the switch.
     Recheck,
+    /// Caller and client are both up, and not in one bridge.
+    Apart,
     /// The switch has started anew: what was on it is no more.
     SwitchRestarted,
     /// Nothing is heard from the switch; the call was last known to be up then.
@@ -240,6 +246,8 @@ pub struct Machine {
     /// The switch isn't heard, or not yet since the call was adopted from an
     /// earlier run: until when the call is known to have been up.
     unseen_since: Option<Timestamp>,
+    /// Events don't flow: what a check finds is true now, and may change unheard.
+    blind: bool,
     effects: Vec<Effect>,
 }
 
@@ -282,6 +290,7 @@ impl Machine {
             outcome: None,
             ended: None,
             unseen_since: None,
+            blind: false,
             effects: Vec::new(),
         }
     }
@@ -300,6 +309,7 @@ impl Machine {
     ) -> Self {
         let mut machine = Self::new(record, Decision::Offer(offer));
         machine.unseen_since = Some(last_alive.max(machine.record.last_seen()));
+        machine.blind = true;
         if let Some(ending) = machine.record.ending {
             return machine.adopt_ending(ending);
         }
@@ -361,8 +371,8 @@ impl Machine {
             self.again = None;
         }
         self.step(at, input);
-        if heard {
-            self.unseen_since = None;
+        if heard && self.unseen_since.is_some() {
+            self.unseen_since = self.blind.then_some(at);
         }
         self.close_if_over(at);
         std::mem::take(&mut self.effects)
@@ -378,7 +388,10 @@ impl Machine {
             }
             Input::LegEntered { attempt } if self.is_leg(attempt) => self.on_leg_entered(attempt),
             // A leg that we gave up on, or one that outlived its call.
-            Input::LegEntered { attempt } => self.hang_up_leg(attempt, cause::NORMAL),
+            Input::LegSeen { attempt } if self.is_leg(attempt) => {}
+            Input::LegSeen { attempt } | Input::LegEntered { attempt } => {
+                self.hang_up_leg(attempt, cause::NORMAL)
+            }
             Input::LegNotDialled { attempt } if self.is_leg(attempt) => {
                 if self.state == State::Dialling {
                     self.give_up(attempt, AttemptResult::Unreachable, cause::NORMAL);
@@ -418,11 +431,16 @@ impl Machine {
             Input::CallerGone | Input::Timer(Timer::CallerMissing) => self.on_caller_gone(at),
             Input::Timer(timer) => self.on_timer(timer),
             Input::HangUp => self.on_hang_up(at),
-            Input::Recheck => self.recheck(),
+            Input::Apart => self.on_apart(),
+            Input::Recheck => {
+                self.blind = false;
+                self.recheck();
+            }
             Input::SwitchRestarted => self.on_switch_restarted(at),
             Input::Unseen { since } => {
                 let since = since.max(self.record.last_seen());
                 self.unseen_since.get_or_insert(since);
+                self.blind = true;
             }
             // About a leg of an earlier attempt: old news.
             Input::LegNotCreated { .. }
@@ -790,6 +808,13 @@ impl Machine {
                 self.ended = Some((at, cause::NORMAL));
                 self.end(at, cause::NORMAL);
             }
+        }
+    }
+
+    fn on_apart(&mut self) {
+        if let (State::Talking, Some(Leg { attempt, gone: None, .. })) = (self.state, self.leg) {
+            self.effects.push(Effect::CreateBridge);
+            self.effects.push(Effect::JoinLeg { attempt });
         }
     }
 

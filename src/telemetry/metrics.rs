@@ -38,6 +38,10 @@ pub enum Drift {
     BridgeWithoutCall,
     /// A caller who waits and whom nobody serves: it is served now.
     CallerWithoutCall,
+    /// A call whose caller isn't on the switch: it looks, and ends.
+    CallWithoutChannel,
+    /// A caller and a client who talk, and aren't in one bridge: they are put there.
+    CallApart,
     /// Capacity that no call stands for: it is given back.
     HoldWithoutCall,
     /// The records tell of more calls under a cap than the ledger counted.
@@ -75,6 +79,7 @@ pub struct Metrics {
     ari_event_lag: Histogram,
     ari_connections: Counter,
     ari_replaced: Gauge,
+    overloads: Counter,
     journal_writes: Histogram,
     journal_failures: Counter,
     live_calls: Family<Labels<1>, Gauge>,
@@ -128,6 +133,10 @@ impl Default for Metrics {
         let ari_replaced = counters.plain(
             "ari_replaced",
             "Whether another instance has taken the application's name: 1 until a restart, or 0",
+        );
+        let overloads = counters.plain(
+            "calls_over_limit",
+            "Callers refused because too many were on their way to a client",
         );
         let journal_failures = counters
             .plain("journal_write_failures", "Batches of records that the database didn't take");
@@ -196,6 +205,7 @@ impl Default for Metrics {
             ari_event_lag,
             ari_connections,
             ari_replaced,
+            overloads,
             journal_writes,
             journal_failures,
             live_calls,
@@ -317,6 +327,10 @@ impl Metrics {
         self.ari_connections.inc();
     }
 
+    pub fn overloaded(&self) {
+        self.overloads.inc();
+    }
+
     pub fn ari_replaced(&self) {
         self.ari_replaced.set(1);
     }
@@ -334,10 +348,12 @@ impl Metrics {
 }
 
 impl Drift {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::ChannelWithoutCall,
         Self::BridgeWithoutCall,
         Self::CallerWithoutCall,
+        Self::CallWithoutChannel,
+        Self::CallApart,
         Self::UsedTooLow,
         Self::UsedTooHigh,
         Self::HoldWithoutCall,
@@ -348,6 +364,8 @@ impl Drift {
             Self::ChannelWithoutCall => "channel_without_call",
             Self::BridgeWithoutCall => "bridge_without_call",
             Self::CallerWithoutCall => "caller_without_call",
+            Self::CallWithoutChannel => "call_without_channel",
+            Self::CallApart => "call_apart",
             Self::UsedTooLow => "used_too_low",
             Self::UsedTooHigh => "used_too_high",
             Self::HoldWithoutCall => "hold_without_call",

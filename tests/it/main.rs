@@ -10,6 +10,7 @@ mod database;
 mod demo;
 mod documented;
 mod embedded;
+mod endurance;
 mod faults;
 mod generated;
 mod postgres;

@@ -126,6 +126,8 @@ enum Happening {
     Echoes {
         connection: u64,
     },
+    /// Somebody who talks drops out of the bridge.
+    DropsOut,
     Hangs {
         for_ms: u64,
     },
@@ -199,7 +201,8 @@ impl Asterisk {
     pub fn expect_trouble(&mut self, until: Moment, times: u32) {
         for _ in 0..times {
             let at = self.luck.random_range(0..until);
-            let trouble = match self.luck.random_range(0..6) {
+            let trouble = match self.luck.random_range(0..8) {
+                6..=7 => Happening::DropsOut,
                 0 => Happening::Crashes { for_ms: self.luck.random_range(500..4_000) },
                 1..=2 => Happening::Hangs { for_ms: self.luck.random_range(20..7_000) },
                 _ => Happening::Breaks {
@@ -263,6 +266,7 @@ impl Asterisk {
             Happening::Noticed { connection } => self.notice(connection),
             Happening::Connects => self.connect(),
             Happening::Echoes { connection } => self.echo(connection),
+            Happening::DropsOut => self.drop_out(),
             Happening::Hangs { for_ms } => self.hang(for_ms),
             Happening::Crashes { for_ms } => self.crash(for_ms),
             Happening::LooksAround => self.look_around(),
@@ -313,6 +317,21 @@ impl Asterisk {
     }
 
     // --- trouble ---
+
+    fn drop_out(&mut self) {
+        let talks = |live: &Live| live.state == ChannelState::Up && live.bridge.is_some();
+        let talking: Vec<_> = self
+            .channels
+            .iter()
+            .filter(|(_, live)| talks(live))
+            .map(|(id, _)| id.clone())
+            .collect();
+        if !talking.is_empty() {
+            self.checks.report.dropped_out += 1;
+            let who = self.luck.random_range(0..talking.len());
+            self.leave_bridge(&talking[who]);
+        }
+    }
 
     fn hang(&mut self, for_ms: u64) {
         self.checks.report.hangs += 1;

@@ -57,6 +57,7 @@ pub struct Report {
     pub hangs: u64,
     pub breaks: u64,
     pub ghosts: u64,
+    pub dropped_out: u64,
     pub commands: u64,
     pub commands_lost: u64,
     pub events_lost: u64,
@@ -266,6 +267,7 @@ impl Report {
         self.hangs += other.hangs;
         self.breaks += other.breaks;
         self.ghosts += other.ghosts;
+        self.dropped_out += other.dropped_out;
         self.commands += other.commands;
         self.commands_lost += other.commands_lost;
         self.events_lost += other.events_lost;
@@ -286,6 +288,7 @@ impl Report {
             self.hangs,
             self.breaks,
             self.ghosts,
+            self.dropped_out,
             self.commands_lost,
             self.events_lost,
             self.events_doubled,
@@ -300,7 +303,7 @@ impl fmt::Display for Report {
             f,
             "{} calls: {} answered, {} interrupted, {} refused for want of room; {} clients dialled; \
              the service killed {} times, Asterisk crashed {} times, hung {} times, the socket broke \
-             {} times; {} commands, {} lost; {} events lost, {} doubled; {} cancels met an answer; {} steps",
+             {} times; {} commands, {} lost; {} events lost, {} doubled; {} cancels met an answer, {} dropped out of their bridge; {} steps",
             self.calls,
             self.answered,
             self.interrupted,
@@ -315,6 +318,7 @@ impl fmt::Display for Report {
             self.events_lost,
             self.events_doubled,
             self.ghosts,
+            self.dropped_out,
             self.steps,
         )
     }

@@ -18,6 +18,7 @@ pub use super::checks::Report;
 use super::people::{Caller, Moment};
 use super::town::Town;
 use super::vault::Vault;
+use crate::call::registry::CallSettings;
 use crate::capacity::recount::{Recount, RecountSettings};
 use crate::capacity::{Keeper, Leases, MemoryLedger};
 use crate::clock::{self, Timestamp};
@@ -148,7 +149,9 @@ impl World {
             sync_interval_ms: 1_000,
             most_mb: 64,
         };
-        let exchange = Exchange::start(Settings { journal, recount, seed }, ground).await.unwrap();
+        let calls = CallSettings { most_in_setup: 8, audit_seconds: 15 };
+        let exchange =
+            Exchange::start(Settings { calls, journal, recount, seed }, ground).await.unwrap();
         self.switch.lock().attach(signals_in);
         self.switch.agenda_changed.notify_one();
         if until_killed {

@@ -7,6 +7,8 @@ pub mod clients;
 pub mod database;
 pub mod desk;
 pub mod events;
+pub mod load;
+pub mod media;
 pub mod metrics;
 pub mod phone;
 pub mod ports;

@@ -239,6 +239,11 @@ impl Service {
         .await;
     }
 
+    /// The process that serves, for what else is to be done to it.
+    pub fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("it runs")
+    }
+
     /// The process of its Asterisk.
     pub fn asterisk_process(&self) -> Pid {
         self.noted_process("asterisk/run/asterisk.pid")
@@ -246,7 +251,7 @@ impl Service {
 
     /// The live calls, as an operator sees them.
     pub async fn live(&self) -> Vec<Value> {
-        items(&self.admin().get("/api/admin/live").await).to_vec()
+        items(&self.admin().get("/api/admin/live?per_page=200").await).to_vec()
     }
 
     /// How many live calls are in this state.
@@ -367,6 +372,11 @@ impl Service {
         .await;
         assert_eq!(logs.len(), count, "one log for each call: {logs:#?}");
         logs
+    }
+
+    /// How many logs there are by now.
+    pub async fn logs_total(&self) -> u64 {
+        count(&self.admin().get("/api/admin/logs?per_page=1").await["total"])
     }
 
     /// The logs that are there by now, oldest first.
