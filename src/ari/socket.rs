@@ -25,7 +25,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info, trace, warn};
 
 use super::client::{AriClient, AriSettings};
 use super::events::{Event, EventKind, decode};
@@ -212,6 +212,7 @@ impl Socket {
         echo: &mut Option<Timestamp>,
         heard: &mut Instant,
     ) -> Result<(), Ended> {
+        trace!(frame = text, "an event");
         let event = match decode(text) {
             Ok(event) => event,
             Err(error) => {

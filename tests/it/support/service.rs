@@ -45,6 +45,8 @@ pub struct Service {
     pub patience: Duration,
     /// What comes after that, if it isn't a 503.
     pub fallback: Option<String>,
+    /// Settings by their names in the environment.
+    pub settings: Vec<(&'static str, String)>,
     folder: TempDir,
 }
 
@@ -92,6 +94,7 @@ impl Service {
             asterisk_conf: Path::new(env!("CARGO_MANIFEST_DIR")).join("asterisk-conf"),
             patience: PATIENCE,
             fallback: None,
+            settings: Vec::new(),
             folder: tempfile::Builder::new().prefix("cc-").tempdir().unwrap(),
         }
     }
@@ -234,6 +237,7 @@ impl Service {
             .arg("--asterisk-conf")
             .arg(&self.asterisk_conf)
             .env("CAPCONDUIT__METRICS__ADDRESS", format!("127.0.0.1:{}", self.metrics_port));
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         self.ground.configure(&mut command).await;
         self.begin(&mut command)
     }
@@ -376,6 +380,15 @@ impl Service {
         let password = self.secret("ari-password");
         let answer = http.get(url).basic_auth("capconduit", Some(password)).send().await.unwrap();
         answer.json().await.unwrap()
+    }
+
+    /// Asks Asterisk to do something over ARI.
+    pub async fn tell_ari(&self, path: &str) {
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let url = format!("http://127.0.0.1:{}/ari/{path}", self.ari_port);
+        let password = self.secret("ari-password");
+        let answer = http.post(url).basic_auth("capconduit", Some(password)).send().await.unwrap();
+        assert!(answer.status().is_success(), "{path}: {}", answer.status());
     }
 
     /// What Asterisk answers to a command on its console.
