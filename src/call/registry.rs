@@ -293,7 +293,9 @@ impl Registry {
         if is_overloaded {
             self.parts.metrics.overloaded();
         }
-        let decision = if self.closing || is_overloaded {
+        // A call of which no record could be kept isn't sold.
+        let is_unrecorded = !self.parts.journal.has_room();
+        let decision = if self.closing || is_overloaded || is_unrecorded {
             Decision::Refuse(CallReason::CapacityUnavailable)
         } else {
             plan.decision
