@@ -49,6 +49,8 @@ const LEDGER_TIMEOUT: Duration = Duration::from_millis(500);
 const DIAL_SAFETY_SECONDS: u64 = 3;
 /// How often a command is asked for again that came too early, or got lost on its way.
 const TRIES: u32 = 5;
+/// A connection that breaks does so sooner than this; a switch that hangs answers later.
+const AT_ONCE: Duration = Duration::from_secs(1);
 /// A channel enters our application within milliseconds of its creation.
 const SOON: Duration = Duration::from_millis(20);
 
@@ -458,13 +460,14 @@ impl Hands {
         Ok(bridges.into_iter().find(|bridge| bridge.id == name))
     }
 
-    /// Makes a leg. Asking again is harmless where it was made all the same: the
-    /// name is ours, and the second is refused with 409.
+    /// Makes a leg. Where the connection broke, and no leg is there, the request got
+    /// lost, and is made again; one that hung may still be carried out, and is not.
     async fn make_leg(&self, leg: &str, endpoint: &str) -> Done {
-        let switch = &self.parts.switch;
+        let (switch, asked) = (&self.parts.switch, Instant::now());
         let mut result = switch.create_channel(leg, endpoint, self.caller.as_str()).await;
         if let Err(error) = &result
             && error.is_outcome_unknown()
+            && asked.elapsed() < AT_ONCE
             && matches!(switch.channel(leg).await, Ok(None))
             && !self.is_ending()
         {

@@ -14,6 +14,9 @@ use crate::support::sip::Message;
 use crate::support::wait::{eventually, ms, seconds};
 
 const NUMBER: &str = "+15550109201";
+/// A description that Asterisk doesn't want.
+const FAX: &str = "v=0\r\no=desk 1 2 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
+                   m=image 4000 udptl t38\r\na=T38FaxVersion:0\r\n";
 
 /// A service, and a client whom the test plays.
 async fn with_desk() -> (Service, Desk) {
@@ -176,8 +179,8 @@ async fn nobody_may_transfer_a_call() {
     let asked = timeout(ms(1_500), caller.ask("REFER", "")).await;
     assert!(asked.is_err() || asked.is_ok_and(|answer| answer.status() >= Some(400)));
     // A later request is answered: the other was seen by then.
-    desk.request("OPTIONS", "", "").await;
-    desk.answered("OPTIONS").await;
+    desk.request("INVITE", "", FAX).await;
+    desk.answered("INVITE").await;
     let accepted = |message: &Message| {
         message.answers() == Some("REFER") && message.status().is_some_and(|code| code < 300)
     };
@@ -194,9 +197,7 @@ async fn a_call_stays_up_while_one_side_holds_it_or_wants_a_fax() {
         let answer = caller.ask("INVITE", &audio(port, "ulaw", direction)).await;
         assert_eq!(answer.status(), Some(200), "{direction}");
     }
-    let fax = "v=0\r\no=desk 1 2 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
-               m=image 4000 udptl t38\r\na=T38FaxVersion:0\r\n";
-    desk.request("INVITE", "", fax).await;
+    desk.request("INVITE", "", FAX).await;
     let refused = desk.answered("INVITE").await;
     assert!((400..500).contains(&refused), "{refused}");
     end_well(&service, &mut caller).await;
