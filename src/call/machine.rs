@@ -255,8 +255,9 @@ pub struct Machine {
 
 const SETUP: Duration = Duration::from_secs(3);
 const ANSWER: Duration = Duration::from_secs(1);
-/// A hang-up that met the answer is announced within a few milliseconds.
-const SETTLE: Duration = Duration::from_millis(100);
+/// A hang-up that met the answer is announced within a few milliseconds, as fast as
+/// events are.
+const SETTLE: Duration = EVENTS_LAG;
 /// The SIP status of a call that its caller took back.
 const REQUEST_TERMINATED: i32 = 487;
 /// Answers to commands overtake events by no more than this.
@@ -650,6 +651,8 @@ impl Machine {
 
     fn on_leg_gone(&mut self, at: Timestamp, cause: Option<i32>, sip: Option<i32>) {
         self.note_unseen_answer(at);
+        let was_answered =
+            self.leg.is_some_and(|leg| self.attempt_mut(leg.attempt).answered_at.is_some());
         let Some(leg) = &mut self.leg else { return };
         match self.state {
             // An earlier run died before it had made the leg, or just then.
@@ -657,8 +660,8 @@ impl Machine {
                 self.leg_over(at, AttemptResult::Canceled, None, None);
                 self.next(at);
             }
-            // Nobody saw it end: it may have been answered, and the caller with it.
-            State::Dialling | State::Detaching if cause.is_none() => {
+            // It was answered, or may have been since nobody saw its end, and the caller with it.
+            State::Dialling | State::Detaching if cause.is_none() || was_answered => {
                 leg.gone = Some(Gone { at, cause, sip });
                 let attempt = leg.attempt;
                 self.state = State::Answering;

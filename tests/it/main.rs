@@ -16,5 +16,6 @@ mod faults;
 mod generated;
 mod postgres;
 mod production;
+mod scenarios;
 mod several;
 mod support;

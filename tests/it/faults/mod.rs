@@ -6,7 +6,9 @@
 //! [`ScriptedSwitch`]: crate::support::scripted::ScriptedSwitch
 
 mod commands;
+mod database;
 mod dialogs;
+mod disk;
 mod events;
 mod hung;
 mod killed;

@@ -7,6 +7,7 @@ pub mod callers;
 pub mod clients;
 pub mod database;
 pub mod desk;
+pub mod disk;
 pub mod events;
 pub mod load;
 pub mod media;
