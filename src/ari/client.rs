@@ -268,10 +268,10 @@ impl Switch for AriClient {
     async fn send_back(&self, channel: &str) -> Done {
         let path = format!("channels/{}/continue", segment(channel));
         match self.post("send back", &path, json!({"label": WAITING_ROOM})).await {
+            // It is on its way there, or waits there already.
+            Err(error) if error.is_not_in_application() => Ok(()),
             // A dialplan without it, or a caller who has just left.
-            Err(AriError::NotFound { .. } | AriError::Refused { .. }) => {
-                self.hang_up(channel, NO_CIRCUIT).await
-            }
+            Err(AriError::NotFound { .. }) => self.hang_up(channel, NO_CIRCUIT).await,
             result => result,
         }
     }

@@ -759,6 +759,10 @@ impl Machine {
         // The client was gone before the caller was answered: on to the next.
         let result = match self.attempt_mut(attempt).answered_at.take() {
             Some(_) => AttemptResult::Rejected,
+            // It ended unseen, and late enough: Asterisk's own timer, or ours unheard.
+            None if gone.cause.is_none() && self.had_its_time(attempt, gone.at) => {
+                AttemptResult::NoAnswer
+            }
             None => attempt_result(gone.cause.unwrap_or(cause::SUBSCRIBER_ABSENT), gone.sip),
         };
         self.leg_over(at, result, gone.cause, gone.sip);
@@ -1040,6 +1044,12 @@ impl Machine {
     fn ring_time(&self) -> Duration {
         let seconds = self.offer().map_or(1, |offer| offer.campaign.dial_timeout_seconds);
         Duration::from_secs(u64::from(seconds))
+    }
+
+    /// Whether the client had been rung for as long as the campaign allows.
+    fn had_its_time(&mut self, attempt: u32, at: Timestamp) -> bool {
+        let rung = at - self.attempt_mut(attempt).held_at;
+        rung.to_std().is_ok_and(|rung| rung >= self.ring_time())
     }
 
     /// What ended while nobody watched ended when it was last known to be up.

@@ -660,3 +660,15 @@ fn what_a_check_finds_before_events_flow_may_change_unheard() {
         assert_eq!(told, due, "it may have been answered in between");
     }
 }
+
+#[test]
+fn a_client_who_was_gone_unseen_after_the_ring_time_did_not_answer() {
+    for (after, result) in [(1, AttemptResult::Unreachable), (6, AttemptResult::NoAnswer)] {
+        let mut machine = ringing();
+        let at = machine.record().started_at + chrono::TimeDelta::seconds(after);
+        machine.handle(at, Input::LegGone { attempt: 1, cause: None, sip: None });
+        machine.handle(at, Input::CallerWaiting);
+        machine.handle(at, Input::CallerWaiting);
+        assert_eq!(machine.record().attempts[0].result, Some(result));
+    }
+}
