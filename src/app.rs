@@ -105,6 +105,7 @@ impl App {
         let ari = Arc::new(AriClient::new(config.ari.clone(), metrics.clone())?);
         let (signals_in, signals) = mpsc::channel(SIGNALS);
         let settings = exchange::Settings {
+            calls: config.calls,
             journal: config.journal.clone(),
             recount: config.capacity.recount(),
             seed: rand::rng().random(),

@@ -32,9 +32,9 @@ use crate::ids::CallId;
 
 pub use client::{AriClient, AriError, AriSettings};
 pub use events::{Event, EventKind};
-pub use model::{Channel, ChannelId, ChannelState};
+pub use model::{Bridge, Channel, ChannelId, ChannelState};
 pub use socket::{Signal, Socket};
-pub use switch::Switch;
+pub use switch::{Done, Switch};
 
 /// The name of a client's leg: which attempt of which call it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

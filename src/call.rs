@@ -29,11 +29,14 @@
 
 pub mod adopt;
 pub mod driver;
+mod errands;
 pub mod machine;
 pub mod outcome;
 pub mod record;
 pub mod registry;
 pub mod rehearsal;
+pub mod setup;
+mod watchdog;
 
 pub use machine::{Effect, Input, Machine};
 pub use outcome::Outcome;

@@ -33,6 +33,10 @@ pub fn new_call_id() -> CallId {
 /// Now, as file systems tell the time.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads time")]
 pub fn system_now() -> std::time::SystemTime {
+    #[cfg(test)]
+    if let Some(now) = simulated::now() {
+        return now.into();
+    }
     std::time::SystemTime::now()
 }
 

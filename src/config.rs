@@ -11,6 +11,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::ari::AriSettings;
+use crate::call::registry::CallSettings;
 use crate::capacity::recount::{GRACE, RecountSettings};
 use crate::capacity::{LeaseClock, Leases, RedisSettings};
 use crate::journal::JournalSettings;
@@ -25,6 +26,7 @@ pub struct Config {
     pub database: DatabaseSettings,
     pub ari: AriSettings,
     pub internal: InternalSettings,
+    pub calls: CallSettings,
     pub journal: JournalSettings,
     pub capacity: CapacitySettings,
     pub metrics: MetricsSettings,
@@ -301,8 +303,17 @@ impl Config {
         if (1..16).contains(&self.internal.token.expose_secret().len()) {
             return invalid("internal.token", "must be empty or have at least 16 characters");
         }
+        if !(1..=10_000).contains(&self.calls.most_in_setup) {
+            return invalid("calls.most_in_setup", "must be from 1 to 10000");
+        }
+        if !(1..=300).contains(&self.calls.audit_seconds) {
+            return invalid("calls.audit_seconds", "must be from 1 to 300");
+        }
         if !(1..=10_000).contains(&self.journal.sync_interval_ms) {
             return invalid("journal.sync_interval_ms", "must be from 1 to 10000");
+        }
+        if !(64..=65_536).contains(&self.journal.most_mb) {
+            return invalid("journal.most_mb", "must be from 64 to 65536");
         }
         let capacity = &self.capacity;
         if capacity.store == LedgerStore::Redis
@@ -376,6 +387,10 @@ mod tests {
             ("metrics.address", "localhost:9464"),
             ("metrics.address", "127.0.0.1:8080"),
             ("internal.token", "short"),
+            ("calls.most_in_setup", "0"),
+            ("calls.audit_seconds", "0"),
+            ("journal.sync_interval_ms", "0"),
+            ("journal.most_mb", "63"),
             ("capacity.store", "disk"),
             ("capacity.key_prefix", "a:b"),
             ("capacity.patience_ms", "0"),

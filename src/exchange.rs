@@ -5,6 +5,9 @@
 //! switch with a real database, and on simulated ones, where it is killed and
 //! started again a hundred thousand calls long.
 
+#[cfg(test)]
+mod simulation;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +22,8 @@ use tracing::{info, warn};
 use crate::ari::{Signal, Switch};
 use crate::call::adopt;
 use crate::call::driver::Parts;
-use crate::call::registry::{Registry, Request};
+use crate::call::registry::{CallSettings, Registry, Request};
+use crate::call::setup::InSetup;
 use crate::capacity::recount::{Recount, RecountSettings, Truth};
 use crate::capacity::{Keeper, Ledger, Status};
 use crate::clock;
@@ -45,6 +49,7 @@ pub struct Ground {
 }
 
 pub struct Settings {
+    pub calls: CallSettings,
     pub journal: JournalSettings,
     pub recount: RecountSettings,
     /// Where everything random comes from.
@@ -88,8 +93,8 @@ impl Exchange {
         let (journal, journal_tasks, left) =
             Journal::open(&settings.journal, archive, written, metrics.clone())?;
         // Before anything is held anew, and before the records tell of them.
-        let records = left.unfinished.iter().chain(left.finished.iter().map(|record| &**record));
-        keeper.adopt(records.filter_map(adopt::standing));
+        keeper.adopt(left.unfinished.iter().filter_map(adopt::standing));
+        keeper.adopt(journal.read(&left.finished).filter_map(|record| adopt::standing(&record)));
         journal.hand_on(left.finished);
 
         let stop_ledger = CancellationToken::new();
@@ -116,10 +121,17 @@ impl Exchange {
             journal: journal.clone(),
             live: live.clone(),
             metrics,
+            in_setup: InSetup::default(),
         });
         let snapshot = routing.get();
-        let mut registry =
-            Registry::new(parts, routing, connected.clone(), tracker.clone(), settings.seed);
+        let mut registry = Registry::new(
+            parts,
+            routing,
+            connected.clone(),
+            tracker.clone(),
+            settings.calls,
+            settings.seed,
+        );
         let last_alive = left.last_alive.unwrap_or_else(clock::now);
         for record in left.unfinished {
             registry.adopt(adopt::machine(record, &snapshot, last_alive));

@@ -1,18 +1,25 @@
-//! Records on their way to the database: durable, in order, never doubled.
+//! Records on their way to the database: durable, never lost, never doubled.
 //!
-//! A call's record is appended to the [`spool`], a file outside the process's
+//! A call's record is appended to the [`spool`], files outside the process's
 //! memory, before its client is dialled and again whenever something is
 //! decided that must not be lost: answered, ended. An append is one write to
 //! the page cache, so no call waits for a disk, and `kill -9` loses nothing;
-//! the file is synced in groups, so a power cut loses no more than the last
+//! the files are synced in groups, so a power cut loses no more than the last
 //! interval. The [`writer`] moves final records into the database in batches,
 //! and tries for as long as it takes. Inserting a record twice is harmless:
 //! the database knows it by its call id.
+//!
+//! Nothing here holds a call up. Where the disk takes nothing, records stay in
+//! memory, final ones go to the database all the same, and everything is
+//! appended as soon as there is room. Files and memory are bounded: what waits
+//! for the database is read from the files when it is its turn.
 //!
 //! At start, what is still in the spool comes back to the caller of
 //! [`Journal::open`]: records that were never finished, since it knows what
 //! became of their calls, and final ones, to be handed on to the database.
 
+mod folder;
+mod frame;
 mod spool;
 mod writer;
 
@@ -32,7 +39,8 @@ use crate::call::CallRecord;
 use crate::clock::Timestamp;
 use crate::ids::CallId;
 use crate::telemetry::Metrics;
-use spool::Spool;
+pub use spool::Figures;
+use spool::{Found, Limits, Spool};
 use writer::Writer;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -42,6 +50,8 @@ pub struct JournalSettings {
     pub directory: PathBuf,
     /// The most that a power cut may lose, in milliseconds.
     pub sync_interval_ms: u64,
+    /// The most that may wait there, in MiB.
+    pub most_mb: u64,
 }
 
 /// Where final records are kept for good.
@@ -57,7 +67,7 @@ pub trait Archive: Send + Sync + 'static {
 /// Takes records from calls. Cheap to share.
 pub struct Journal {
     spool: Arc<Spool>,
-    finished: mpsc::UnboundedSender<Arc<CallRecord>>,
+    finished: mpsc::UnboundedSender<CallId>,
 }
 
 /// The tasks behind a journal.
@@ -74,8 +84,9 @@ pub type Written = Box<dyn Fn(&HashSet<CallId>) + Send + Sync>;
 pub struct Left {
     /// Calls that it didn't bring to their end.
     pub unfinished: Vec<CallRecord>,
-    /// Records that the database doesn't have yet: for [`Journal::hand_on`].
-    pub finished: Vec<Arc<CallRecord>>,
+    /// Calls whose final records the database may not have yet: for
+    /// [`Journal::read`] and [`Journal::hand_on`].
+    pub finished: Vec<CallId>,
     /// When that run last noted that it runs: within about a second of its end.
     pub last_alive: Option<Timestamp>,
 }
@@ -100,12 +111,14 @@ impl Journal {
         written: Written,
         metrics: Arc<Metrics>,
     ) -> Result<(Self, JournalTasks, Left), OpenError> {
-        let (spool, found) = Spool::open(&settings.directory)
+        let limits = Limits::most_mb(settings.most_mb);
+        let (spool, found) = Spool::open(&settings.directory, limits)
             .map_err(|source| OpenError { directory: settings.directory.clone(), source })?;
+        metrics.journal_damaged(found.damaged_files);
         let spool = Arc::new(spool);
         let cancel = CancellationToken::new();
-        // Unbounded on purpose: what waits here is what the spool holds too,
-        // and a call is never refused because the database is slow.
+        // Unbounded on purpose: a call is never refused because the database is slow,
+        // and what waits here is an id.
         let (finished, queue) = mpsc::unbounded_channel();
         let writer = Writer { archive, spool: spool.clone(), written, metrics };
         let writer = tokio::spawn(writer::run(writer, queue));
@@ -115,44 +128,47 @@ impl Journal {
             cancel.clone(),
         ));
         let journal = Self { spool, finished };
-        let (finished, unfinished): (Vec<_>, Vec<_>) =
-            found.records.into_iter().partition(|record| record.end.is_some());
-        let finished = finished.into_iter().map(Arc::new).collect();
-        let left = Left { unfinished, finished, last_alive: found.last_alive };
-        Ok((journal, JournalTasks { sync, writer, cancel }, left))
+        let Found { unfinished, finished, last_alive, .. } = found;
+        Ok((
+            journal,
+            JournalTasks { sync, writer, cancel },
+            Left { unfinished, finished, last_alive },
+        ))
+    }
+
+    /// The newest records of these calls, as far as the database doesn't have them yet.
+    pub fn read(&self, calls: &[CallId]) -> impl Iterator<Item = Arc<CallRecord>> {
+        calls.iter().filter_map(|call| self.spool.read(*call))
     }
 
     /// Lets records that an earlier run left go on to the database.
-    pub fn hand_on(&self, finished: Vec<Arc<CallRecord>>) {
-        for record in finished {
-            self.finish(record);
+    pub fn hand_on(&self, finished: Vec<CallId>) {
+        for call in finished {
+            self.finish(call);
         }
     }
 
     /// Makes the record survive a crash of the process. A final one goes on to the database.
     pub fn save(&self, record: CallRecord) {
-        let record = Arc::new(record);
-        if let Err(cause) = self.spool.append(&record) {
-            // Calls go on: the record is still in memory and goes to the database.
-            error!(call.id = %record.call, error = %cause, "a record could not be spooled");
-        }
-        if record.end.is_some() {
-            self.finish(record);
+        let (call, is_final) = (record.call, record.end.is_some());
+        self.spool.append(&Arc::new(record));
+        if is_final {
+            self.finish(call);
         }
     }
 
-    /// Records that the database doesn't have yet, those of live calls among them.
-    pub fn depth(&self) -> usize {
-        self.spool.depth()
+    pub fn figures(&self) -> Figures {
+        self.spool.figures()
     }
 
-    /// Final records that the database doesn't have yet.
-    pub fn unwritten(&self) -> Vec<Arc<CallRecord>> {
-        self.spool.unwritten()
+    /// Whether the record of one more call would have a place: always, unless the
+    /// disk and the database have taken nothing for tens of thousands of calls.
+    pub fn has_room(&self) -> bool {
+        self.spool.has_room()
     }
 
-    fn finish(&self, record: Arc<CallRecord>) {
-        if self.finished.send(record).is_err() {
+    fn finish(&self, call: CallId) {
+        if self.finished.send(call).is_err() {
             warn!(
                 "the record writer has stopped; the record waits in the spool for the next start"
             );
@@ -192,12 +208,11 @@ async fn sync_in_groups(spool: Arc<Spool>, interval: Duration, cancel: Cancellat
                 warn!(error = %cause, "the journal's time could not be noted");
             }
         }
-        if spool.has_news() {
+        if spool.has_work() {
             let spool = spool.clone();
-            match tokio::task::spawn_blocking(move || spool.sync()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(cause)) => error!(error = %cause, "the journal could not be synced to disk"),
-                Err(cause) => error!(error = %cause, "the journal's sync was cut off"),
+            // What goes wrong is told once, by the spool.
+            if let Err(cause) = tokio::task::spawn_blocking(move || spool.sync()).await {
+                error!(error = %cause, "the journal's sync was cut off");
             }
         }
         if stopping {

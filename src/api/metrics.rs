@@ -43,7 +43,7 @@ impl Figures {
         let moment = Moment {
             live: self.live.list().iter().map(|call| call.state).collect(),
             holds: holders.map(|holders| holders.iter().filter(|holder| holder.live).count()),
-            journal_depth: self.journal.upgrade().map_or(0, |journal| journal.depth()),
+            journal: self.journal.upgrade().map(|journal| journal.figures()).unwrap_or_default(),
             is_connected: self.connected.load(Ordering::Acquire),
         };
         self.metrics.text(&moment)

@@ -10,9 +10,9 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use super::model::{Bridge, Channel};
+use super::model::{Bridge, Channel, Info};
 use super::switch::{Done, Switch};
 use crate::telemetry::{AriFailure, Metrics};
 
@@ -67,8 +67,11 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 
 /// Requests under way at once: well below Asterisk's limit of HTTP sessions.
 const LANES: usize = 64;
+/// For as long as this, a command waits for one of those that are under way to end.
+const LANE_TIMEOUT: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
+/// Shorter than a call waits for a leg: what got no answer is looked up within that time.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// Below Asterisk's `session_keep_alive`, so a command never meets a closing connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Everything but what RFC 3986 leaves unreserved.
@@ -96,14 +99,27 @@ impl AriClient {
         &self.settings
     }
 
-    /// Has Asterisk send an event of ours back over the socket.
+    /// When this Asterisk started, as it writes times: another one says something else.
+    pub async fn startup_time(&self) -> Result<String, AriError> {
+        let operation = "ask for the startup time";
+        let answer = self.send(operation, Method::GET, "asterisk/info?only=status", None).await?;
+        let info: Info = decode(operation, answer).await?;
+        Ok(info.status.startup_time)
+    }
+
+    /// Has Asterisk send an event of ours back over the socket. A probe waits for
+    /// no lane: that commands are slow is no sign of a broken socket.
     pub async fn send_probe(&self, name: &str, token: &str) -> Done {
         let path = format!(
             "events/user/{}?application={}",
             segment(name),
             segment(&self.settings.application)
         );
-        self.post("probe", &path, json!({"variables": {"token": token}})).await
+        let body = json!({"variables": {"token": token}});
+        let asked = Instant::now();
+        let answer = self.exchange("probe", Method::POST, &path, Some(body)).await;
+        self.note("probe", asked, &answer);
+        answer.map(drop)
     }
 
     /// Keeps event types that we ignore off the socket. They are named one by
@@ -133,10 +149,22 @@ impl AriClient {
         body: Option<Value>,
     ) -> Result<reqwest::Response, AriError> {
         let asked = Instant::now();
-        let answer = self.exchange(operation, method, path, body).await;
+        let answer = match timeout(LANE_TIMEOUT, self.lanes.acquire()).await {
+            Ok(_lane) => self.exchange(operation, method, path, body).await,
+            Err(_) => Err(AriError::NotSent { operation, source: "every lane is taken".into() }),
+        };
+        self.note(operation, asked, &answer);
+        answer
+    }
+
+    fn note(
+        &self,
+        operation: &'static str,
+        asked: Instant,
+        answer: &Result<reqwest::Response, AriError>,
+    ) {
         let failure = answer.as_ref().err().and_then(AriError::kind);
         self.metrics.ari_asked(operation, asked.elapsed(), failure);
-        answer
     }
 
     async fn exchange(
@@ -146,7 +174,6 @@ impl AriClient {
         path: &str,
         body: Option<Value>,
     ) -> Result<reqwest::Response, AriError> {
-        let _lane = self.lanes.acquire().await.expect("the semaphore is never closed");
         let url = format!("http://{}/ari/{path}", self.settings.address);
         let mut request = self
             .http

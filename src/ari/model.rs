@@ -72,3 +72,14 @@ pub struct Bridge {
     #[serde(default)]
     pub channels: Vec<ChannelId>,
 }
+
+/// What Asterisk says of itself.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Info {
+    pub status: Status,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Status {
+    pub startup_time: String,
+}

@@ -3,8 +3,11 @@
 //! The reader does nothing but read, decode and hand on: Asterisk closes the
 //! socket of a slow reader. A probe of our own travels through Asterisk and
 //! back once a second; when none has come back for a while the connection is
-//! given up, however healthy it looks.
+//! given up, however healthy it looks: it may be half open, or one that Asterisk
+//! sends nothing to. One probe is under way at a time, so that a switch that
+//! doesn't answer isn't asked by ever more of them.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +18,14 @@ use rand::RngExt;
 use secrecy::ExposeSecret;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, header::AUTHORIZATION};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::client::{AriClient, AriSettings};
 use super::events::{Event, EventKind, decode};
@@ -38,6 +42,9 @@ pub enum Signal {
     Down {
         heard: Timestamp,
     },
+    /// The Asterisk that answers now isn't the one that answered before: nothing that
+    /// was on that one is there any more. Comes before any event of the new one.
+    Restarted,
     /// Another instance has taken our application's name: we don't fight for it.
     Replaced,
 }
@@ -74,12 +81,22 @@ enum Ended {
     Cancelled,
 }
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// TCP's and the WebSocket's handshake together.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(2_500);
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// Its echo is what counts: an answer that is missing holds up the next probe no longer.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(900);
 const PROBE_DEADLINE: Duration = Duration::from_millis(2_800);
+/// Events that wait for longer would fill Asterisk's side of the connection.
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(1);
+const FILTER_AGAIN: Duration = Duration::from_secs(5);
 const GOODBYE: Duration = Duration::from_millis(200);
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MOST: Duration = Duration::from_secs(1);
+/// A connection that broke sooner than this is no reason to hurry with the next.
+const STABLE: Duration = Duration::from_secs(5);
+/// Asterisk's events have a few kilobytes; what is larger isn't from it.
+const FRAME_MOST_BYTES: usize = 1 << 20;
 const PROBE_NAME: &str = "capconduit-probe";
 /// Event types that carry nothing that we act on.
 const IGNORED: [&str; 5] = [
@@ -96,22 +113,28 @@ impl Socket {
     /// Runs until cancelled, or until another instance takes the application's name.
     pub async fn run(self) {
         let mut backoff = BACKOFF_FIRST;
+        let mut started = None;
         loop {
-            let (was_up, ended) = self.connection().await;
-            if let Some(heard) = was_up {
-                backoff = BACKOFF_FIRST;
+            let begun = Instant::now();
+            let (heard, ended) = self.connection(&mut started).await;
+            if let Some(heard) = heard {
                 self.tell(Signal::Down { heard }).await;
             }
-            let was_up = was_up.is_some();
             match ended {
                 Ended::Cancelled => return,
                 Ended::Replaced => {
-                    warn!("another instance uses the ARI application's name; this one steps down");
+                    error!(
+                        "another instance uses the ARI application's name: this one takes no \
+                         calls any more; give each instance a name of its own and start it again"
+                    );
                     self.tell(Signal::Replaced).await;
                     return;
                 }
-                reason if was_up => warn!(reason = %reason, "the event socket went down"),
-                reason => debug!(reason = %reason, "the event socket isn't up yet"),
+                reason if heard.is_some() => warn!(%reason, "the event socket went down"),
+                reason => debug!(%reason, "the event socket isn't up yet"),
+            }
+            if heard.is_some() && begun.elapsed() >= STABLE {
+                backoff = BACKOFF_FIRST;
             }
             let jitter = rand::rng().random_range(0.5..1.5);
             tokio::select! {
@@ -124,25 +147,44 @@ impl Socket {
 
     /// One connection, from its start to its end; and when it was last heard,
     /// if events ever flowed.
-    async fn connection(&self) -> (Option<Timestamp>, Ended) {
-        let mut stream = match connect(self.client.settings()).await {
-            Ok(stream) => stream,
-            Err(ended) => return (None, ended),
+    async fn connection(&self, started: &mut Option<String>) -> (Option<Timestamp>, Ended) {
+        let connecting = connect(self.client.settings());
+        let mut stream = match self.cancel.run_until_cancelled(connecting).await {
+            Some(Ok(stream)) => stream,
+            Some(Err(ended)) => return (None, ended),
+            None => return (None, Ended::Cancelled),
         };
-        if let Err(error) = self.client.ignore_events(&IGNORED).await {
-            debug!(%error, "the event filter was not set");
+        let connected = Instant::now();
+        // Events of the new connection wait in it meanwhile, but not for long.
+        match timeout(STARTUP_TIMEOUT, self.client.startup_time()).await {
+            Ok(Ok(now)) => {
+                if started.replace(now.clone()).is_some_and(|before| before != now) {
+                    self.tell(Signal::Restarted).await;
+                }
+            }
+            Ok(Err(error)) => debug!(%error, "Asterisk didn't say when it started"),
+            Err(_) => debug!("Asterisk didn't say in time when it started"),
         }
         let mut echo = None;
-        let ended = self.read(&mut stream, &mut echo).await;
-        // A farewell is a courtesy: the connection may be broken already.
-        drop(timeout(GOODBYE, stream.close(None)).await);
+        let ended = self.read(&mut stream, &mut echo, connected).await;
+        // A farewell to a switch that is there; what is broken is dropped at once.
+        if matches!(ended, Ended::Cancelled | Ended::Replaced) {
+            drop(timeout(GOODBYE, stream.close(None)).await);
+        }
         (echo, ended)
     }
 
-    async fn read(&self, stream: &mut Stream, echo: &mut Option<Timestamp>) -> Ended {
+    async fn read(
+        &self,
+        stream: &mut Stream,
+        echo: &mut Option<Timestamp>,
+        connected: Instant,
+    ) -> Ended {
         let token = format!("{:016x}", rand::rng().random::<u64>());
-        let mut probes = tokio::time::interval(PROBE_INTERVAL);
-        let mut heard = Instant::now();
+        // Beside the reading, which waits for no answer to a command.
+        let asking = async { tokio::join!(self.probe(&token), self.filter()) };
+        tokio::pin!(asking);
+        let mut heard = connected;
         loop {
             tokio::select! {
                 frame = stream.next() => match frame {
@@ -156,7 +198,7 @@ impl Socket {
                     }
                     Some(Ok(_)) => {}
                 },
-                _ = probes.tick() => self.probe(&token),
+                _ = &mut asking => {}
                 () = tokio::time::sleep_until(heard + PROBE_DEADLINE) => return Ended::Silent,
                 () = self.cancel.cancelled() => return Ended::Cancelled,
             }
@@ -199,20 +241,33 @@ impl Socket {
         self.signals.try_send(signal).map_err(|_| Ended::Overflow)
     }
 
-    /// Sends a probe without waiting for its answer, so that reading goes on.
-    fn probe(&self, token: &str) {
-        let (client, token) = (self.client.clone(), token.to_owned());
-        tokio::spawn(async move {
-            if let Err(error) = client.send_probe(PROBE_NAME, &token).await {
-                debug!(%error, "a probe was not sent");
+    /// Sends probes for as long as it is asked to, one at a time.
+    async fn probe(&self, token: &str) -> Infallible {
+        let mut probes = tokio::time::interval(PROBE_INTERVAL);
+        probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            probes.tick().await;
+            match timeout(PROBE_TIMEOUT, self.client.send_probe(PROBE_NAME, token)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => debug!(%error, "a probe was not sent"),
+                Err(_) => debug!("a probe was not answered in time"),
             }
-        });
+        }
+    }
+
+    /// Has Asterisk leave out what we would ignore; without it, events only cost more.
+    async fn filter(&self) {
+        while let Err(error) = self.client.ignore_events(&IGNORED).await {
+            debug!(%error, "the event filter was not set");
+            tokio::time::sleep(FILTER_AGAIN).await;
+        }
     }
 
     /// Tells what must not be missed, even if the listener is behind.
     async fn tell(&self, signal: Signal) {
-        if self.signals.send(signal).await.is_err() {
-            debug!("nobody listens to the event socket any more");
+        match self.cancel.run_until_cancelled(self.signals.send(signal)).await {
+            Some(Ok(())) | None => {}
+            Some(Err(_)) => debug!("nobody listens to the event socket any more"),
         }
     }
 }
@@ -227,9 +282,13 @@ async fn connect(settings: &AriSettings) -> Result<Stream, Ended> {
     let value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(credentials)))
         .map_err(|error| Ended::NotConnected(tungstenite::Error::HttpFormat(error.into())))?;
     request.headers_mut().insert(AUTHORIZATION, value);
-    let (stream, _) = timeout(CONNECT_TIMEOUT, connect_async(request))
-        .await
-        .map_err(|_| Ended::ConnectTimeout)?
-        .map_err(Ended::NotConnected)?;
+    let limits = WebSocketConfig::default()
+        .max_message_size(Some(FRAME_MOST_BYTES))
+        .max_frame_size(Some(FRAME_MOST_BYTES));
+    let (stream, _) =
+        timeout(CONNECT_TIMEOUT, connect_async_with_config(request, Some(limits), true))
+            .await
+            .map_err(|_| Ended::ConnectTimeout)?
+            .map_err(Ended::NotConnected)?;
     Ok(stream)
 }

@@ -14,15 +14,18 @@ use crate::routing::{Campaign, Link, Offer, Snapshot};
 /// A machine that goes on where the record stopped.
 pub fn machine(record: CallRecord, snapshot: &Snapshot, last_alive: Timestamp) -> Machine {
     let offer = offer_left(&record, snapshot);
-    Machine::adopt(record, offer, last_alive)
+    let last = record.attempts.last().and_then(|attempt| snapshot.link(attempt.link));
+    let last = last.filter(|link| link.obstacle().is_none());
+    Machine::adopt(record, offer, last, last_alive)
 }
 
 /// The capacity that the call holds as long as nobody knows better; of a call
 /// that is over, what the records don't tell of yet.
 pub fn standing(record: &CallRecord) -> Option<Standing> {
     let (attempt, stage) = match (&record.end, record.answered_attempt()) {
-        (None, None) => (record.attempts.last()?, Stage::Held),
-        (None, Some(attempt)) => (attempt, Stage::Used),
+        (None, None) => (record.attempts.last().filter(|a| a.ended_at.is_none())?, Stage::Held),
+        (None, Some(attempt)) if attempt.ended_at.is_none() => (attempt, Stage::Used),
+        (None, Some(attempt)) => (attempt, Stage::Counted),
         (Some(_), answered) => (answered?, Stage::Counted),
     };
     Some(Standing {

@@ -6,22 +6,26 @@
 //! the ledger and the switch, strictly in order, and report back as inputs.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
+use super::errands::{Errands, Waiting, errands};
 use super::machine::{Effect, Input, Machine, Timer};
 use super::outcome::cause;
-use crate::ari::{AriError, ChannelId, ChannelState, LegId, Switch};
+use super::setup::{InSetup, Place};
+use crate::ari::{AriError, Bridge, ChannelId, ChannelState, Done, LegId, Switch};
 use crate::capacity::{HoldId, Keeper, Request, Unavailable};
 use crate::clock::{self, Timestamp};
 use crate::ids::CallId;
 use crate::journal::Journal;
 use crate::live::{Live, LiveCall, LiveClient, LiveState};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Drift, Metrics};
 
 /// An input and when it happened.
 pub type Stamped = (Timestamp, Input);
@@ -33,6 +37,7 @@ pub struct Parts {
     pub journal: Arc<Journal>,
     pub live: Arc<Live>,
     pub metrics: Arc<Metrics>,
+    pub in_setup: InSetup,
 }
 
 /// Inputs that wait for one call. A call that has more to say than this within
@@ -42,12 +47,18 @@ pub const MAILBOX: usize = 256;
 const LEDGER_TIMEOUT: Duration = Duration::from_millis(500);
 /// Asterisk's own dial timeout comes after ours: it only acts if we are gone.
 const DIAL_SAFETY_SECONDS: u64 = 3;
+/// How often a command is asked for again that came too early, or got lost on its way.
+const TRIES: u32 = 5;
+/// A channel enters our application within milliseconds of its creation.
+const SOON: Duration = Duration::from_millis(20);
 
 struct Driver {
     call: CallId,
     parts: Arc<Parts>,
     machine: Machine,
-    hands: mpsc::UnboundedSender<Effect>,
+    errands: Errands,
+    /// Tells the hands that what they still have to dial is wanted no more.
+    is_ending: Arc<AtomicBool>,
     timers: Vec<(Instant, Timer)>,
     /// When the call arrived; none once its fate is decided.
     undecided_since: Option<Instant>,
@@ -56,18 +67,28 @@ struct Driver {
 }
 
 /// Leads a call from its arrival to its end.
-pub async fn lead(parts: Arc<Parts>, machine: Machine, mut mailbox: mpsc::Receiver<Stamped>) {
+///
+/// `place` is its place among the calls on their way to a client, until it is dialled.
+pub async fn lead(
+    parts: Arc<Parts>,
+    machine: Machine,
+    mut mailbox: mpsc::Receiver<Stamped>,
+    place: Option<Place>,
+) {
     let call = machine.record().call;
-    // Bounded by the machine: it asks for a handful of things and waits for answers.
-    let (hands_in, effects) = mpsc::unbounded_channel();
+    let (errands, waiting) = errands();
+    // Bounded by the hands: one answer, or few, for each errand.
     let (results_in, mut results) = mpsc::unbounded_channel();
+    let is_ending = Arc::new(AtomicBool::new(false));
     let hands = Hands {
         call,
+        is_ending: is_ending.clone(),
+        place: Mutex::new(place),
         caller: ChannelId(machine.record().channel.clone()),
         parts: parts.clone(),
         results: results_in,
     };
-    let hands = tokio::spawn(hands.work(effects));
+    let hands = tokio::spawn(hands.work(waiting));
     let is_new = machine.record().attempts.is_empty();
     let mut driver = Driver {
         call,
@@ -75,7 +96,8 @@ pub async fn lead(parts: Arc<Parts>, machine: Machine, mut mailbox: mpsc::Receiv
         undecided_since: is_new.then(Instant::now),
         rang: ringing(&machine).map(|(attempt, _)| attempt),
         machine,
-        hands: hands_in,
+        errands,
+        is_ending,
         timers: Vec::new(),
     };
     driver.take(clock::now(), Input::Started);
@@ -94,8 +116,8 @@ pub async fn lead(parts: Arc<Parts>, machine: Machine, mut mailbox: mpsc::Receiv
             () = wait => driver.take_due_timers(),
         }
     }
-    let Driver { hands: hands_in, parts, machine, .. } = driver;
-    drop(hands_in);
+    let Driver { errands, parts, machine, .. } = driver;
+    drop(errands);
     if hands.await.is_err() {
         warn!(call.id = %call, "the end of a call was cut off");
     }
@@ -117,7 +139,16 @@ pub async fn lead(parts: Arc<Parts>, machine: Machine, mut mailbox: mpsc::Receiv
 impl Driver {
     fn take(&mut self, at: Timestamp, input: Input) {
         debug!(call.id = %self.call, ?input, "input");
-        for effect in self.machine.handle(at, input) {
+        let is_audited = matches!(input, Input::LegSeen { .. });
+        let effects = self.machine.handle(at, input);
+        if is_audited && !effects.is_empty() {
+            warn!(call.id = %self.call, "a leg that the call gave up on is taken down");
+            self.parts.metrics.drifted(Drift::ChannelWithoutCall);
+        }
+        if self.machine.is_ending() {
+            self.is_ending.store(true, Ordering::Release);
+        }
+        for effect in effects {
             self.note_decision(&effect);
             self.perform(at, effect);
         }
@@ -158,11 +189,7 @@ impl Driver {
             Effect::Show(state) => self.show(at, state),
             Effect::Arm(timer, after) => self.timers.push((Instant::now() + after, timer)),
             Effect::Close => {}
-            other => {
-                if self.hands.send(other).is_err() {
-                    warn!(call.id = %self.call, "an effect came after the end of its call");
-                }
-            }
+            other => self.errands.add(other),
         }
     }
 
@@ -199,6 +226,9 @@ fn ringing(machine: &Machine) -> Option<(u32, TimeDelta)> {
 
 struct Hands {
     call: CallId,
+    is_ending: Arc<AtomicBool>,
+    /// Given back when the first client is dialled, or the caller refused.
+    place: Mutex<Option<Place>>,
     caller: ChannelId,
     parts: Arc<Parts>,
     results: mpsc::UnboundedSender<Input>,
@@ -207,8 +237,8 @@ struct Hands {
 // === impl Hands ===
 
 impl Hands {
-    async fn work(self, mut effects: mpsc::UnboundedReceiver<Effect>) {
-        while let Some(effect) = effects.recv().await {
+    async fn work(self, mut waiting: Waiting) {
+        while let Some(effect) = waiting.next().await {
             self.perform(effect).await;
         }
     }
@@ -228,6 +258,7 @@ impl Hands {
             Effect::DetachLeg { attempt } => self.detach_leg(attempt).await,
             Effect::JoinLeg { attempt } => self.join_leg(attempt).await,
             Effect::HangUpCaller { cause } => {
+                self.leave_setup();
                 let result = self.parts.switch.hang_up(self.caller.as_str(), cause).await;
                 self.note("hang up the caller", result);
             }
@@ -245,6 +276,15 @@ impl Hands {
             // The driver's own.
             Effect::Arm(..) | Effect::Save(_) | Effect::Show(_) | Effect::Close => {}
         }
+    }
+
+    fn leave_setup(&self) {
+        self.place.lock().take();
+    }
+
+    /// The caller may have left while effects waited.
+    fn is_ending(&self) -> bool {
+        self.is_ending.load(Ordering::Acquire)
     }
 
     // --- ledger ---
@@ -277,9 +317,9 @@ impl Hands {
     // --- switch ---
 
     async fn create_bridge(&self) {
-        let (switch, bridge) = (&self.parts.switch, self.call.to_string());
-        let result = match switch.create_bridge(&bridge).await {
-            Ok(()) => switch.add_to_bridge(&bridge, self.caller.as_str()).await,
+        let switch = &self.parts.switch;
+        let result = match self.make_bridge().await {
+            Ok(()) => self.add_to_bridge(self.caller.as_str()).await,
             Err(error) => Err(error),
         };
         let Err(error) = result else { return };
@@ -294,14 +334,18 @@ impl Hands {
     }
 
     async fn create_leg(&self, attempt: u32, endpoint: &str) {
-        let (switch, leg) = (&self.parts.switch, self.leg(attempt));
+        let leg = self.leg(attempt);
+        if self.is_ending() {
+            self.report(Input::LegNotCreated { attempt });
+            return;
+        }
         if !self.may_dial(attempt).await {
             warn!(call.id = %self.call, attempt, "the capacity was lost before the client was dialled");
             self.report(Input::LegNotCreated { attempt });
             return;
         }
         let endpoint = format!("PJSIP/{endpoint}");
-        match switch.create_channel(&leg, &endpoint, self.caller.as_str()).await {
+        match self.make_leg(&leg, &endpoint).await {
             Ok(()) => {}
             // It may exist: the leg's entry or the setup timer will tell.
             Err(error) if error.is_outcome_unknown() => {
@@ -315,12 +359,15 @@ impl Hands {
     }
 
     async fn dial_leg(&self, attempt: u32, ring: Duration) {
-        let (switch, leg, bridge) = (&self.parts.switch, self.leg(attempt), self.call.to_string());
+        let leg = self.leg(attempt);
         let seconds = u32::try_from(ring.as_secs() + DIAL_SAFETY_SECONDS).unwrap_or(u32::MAX);
-        let result = match switch.add_to_bridge(&bridge, &leg).await {
-            Ok(()) => switch.dial(&leg, self.caller.as_str(), seconds).await,
+        let result = match self.add_to_bridge(&leg).await {
+            // The caller left meanwhile; the leg is about to be hung up.
+            Ok(()) if self.is_ending() => return,
+            Ok(()) => self.dial(&leg, seconds).await,
             Err(error) => Err(error),
         };
+        self.leave_setup();
         match result {
             Ok(()) => {}
             Err(error @ AriError::OutcomeUnknown { .. }) => {
@@ -340,22 +387,117 @@ impl Hands {
             switch.remove_from_bridge(&bridge, &leg).await,
         );
         let answered = match switch.channel(&leg).await {
-            Ok(channel) => channel.is_some_and(|channel| channel.state == ChannelState::Up),
+            Ok(Some(channel)) => channel.state == ChannelState::Up,
+            // Whether it was answered before, only the caller shows.
+            Ok(None) => return self.report(Input::LegGone { attempt, cause: None, sip: None }),
             Err(error) => {
+                // It may be answered: until that is known it is neither had nor given up.
                 debug!(call.id = %self.call, %error, "a leg could not be checked");
-                false
+                return;
             }
         };
         self.report(Input::LegDetached { attempt, answered });
     }
 
     async fn join_leg(&self, attempt: u32) {
-        let (switch, leg, bridge) = (&self.parts.switch, self.leg(attempt), self.call.to_string());
-        if let Err(error) = switch.add_to_bridge(&bridge, &leg).await {
+        let (switch, leg) = (&self.parts.switch, self.leg(attempt));
+        if let Err(error) = self.add_to_bridge(&leg).await {
             warn!(call.id = %self.call, %error, "the client could not be put back into the bridge");
             self.note("hang up the client", switch.hang_up(&leg, cause::NORMAL).await);
         }
     }
+
+    // --- commands whose answer may be lost ---
+
+    /// Makes the bridge. Whether it was made is looked up where nobody said.
+    async fn make_bridge(&self) -> Done {
+        let (switch, bridge) = (&self.parts.switch, self.call.to_string());
+        match switch.create_bridge(&bridge).await {
+            Err(error) if error.is_outcome_unknown() => match self.bridge().await {
+                Ok(Some(_)) => Ok(()),
+                Ok(None) => switch.create_bridge(&bridge).await,
+                Err(_) => Err(error),
+            },
+            result => result,
+        }
+    }
+
+    /// Puts a channel into the bridge, and looks whether it is in it where nobody said.
+    async fn add_to_bridge(&self, channel: &str) -> Done {
+        let (switch, bridge) = (&self.parts.switch, self.call.to_string());
+        let mut result = switch.add_to_bridge(&bridge, channel).await;
+        for _ in 0..TRIES {
+            match &result {
+                Err(error) if error.is_outcome_unknown() => match self.bridge().await {
+                    Ok(Some(found)) if found.channels.iter().any(|c| c.as_str() == channel) => {
+                        return Ok(());
+                    }
+                    Ok(_) => {}
+                    Err(_) => return result,
+                },
+                // It is about to enter our application.
+                Err(error) if error.is_not_in_application() => sleep(SOON).await,
+                _ => return result,
+            }
+            result = switch.add_to_bridge(&bridge, channel).await;
+        }
+        result
+    }
+
+    async fn bridge(&self) -> Result<Option<Bridge>, AriError> {
+        let name = self.call.to_string();
+        let bridges = self.parts.switch.bridges().await?;
+        Ok(bridges.into_iter().find(|bridge| bridge.id == name))
+    }
+
+    /// Makes a leg. Asking again is harmless where it was made all the same: the
+    /// name is ours, and the second is refused with 409.
+    async fn make_leg(&self, leg: &str, endpoint: &str) -> Done {
+        let switch = &self.parts.switch;
+        let mut result = switch.create_channel(leg, endpoint, self.caller.as_str()).await;
+        if let Err(error) = &result
+            && error.is_outcome_unknown()
+            && matches!(switch.channel(leg).await, Ok(None))
+            && !self.is_ending()
+        {
+            result = switch.create_channel(leg, endpoint, self.caller.as_str()).await;
+        }
+        match result {
+            Err(AriError::Refused { status: 409, .. }) => {
+                debug!(call.id = %self.call, "the leg was there already");
+                Ok(())
+            }
+            Err(error) if error.is_outcome_unknown() => match switch.channel(leg).await {
+                Ok(Some(_)) => Ok(()),
+                _ => Err(error),
+            },
+            result => result,
+        }
+    }
+
+    /// Dials a leg, once: a second INVITE would ring a second time. Refused with
+    /// 409, it isn't in our application yet or was dialled before; its state tells.
+    async fn dial(&self, leg: &str, seconds: u32) -> Done {
+        let switch = &self.parts.switch;
+        let mut result = switch.dial(leg, self.caller.as_str(), seconds).await;
+        for _ in 0..TRIES {
+            if !result.as_ref().is_err_and(AriError::is_not_in_application) {
+                break;
+            }
+            match switch.channel(leg).await {
+                Ok(Some(channel)) if channel.state != ChannelState::Down => return Ok(()),
+                Ok(Some(_)) => sleep(SOON).await,
+                Ok(None) | Err(_) => break,
+            }
+            if self.is_ending() {
+                return Ok(());
+            }
+            result = switch.dial(leg, self.caller.as_str(), seconds).await;
+        }
+        result
+    }
+
+    // --- looking ---
 
     async fn check_caller(&self) {
         match self.parts.switch.channel(self.caller.as_str()).await {
@@ -374,6 +516,7 @@ impl Hands {
             Ok(Some(channel)) => match channel.state {
                 ChannelState::Up => self.report(Input::LegAnswered { attempt }),
                 ChannelState::Ringing => self.report(Input::LegRinging { attempt }),
+                ChannelState::Down => self.report(Input::LegIdle { attempt }),
                 _ => {}
             },
             Err(error) => debug!(call.id = %self.call, %error, "a leg could not be checked"),

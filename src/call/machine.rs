@@ -40,6 +40,10 @@ pub enum Input {
     LegNotCreated {
         attempt: u32,
     },
+    /// The leg is on the switch: what an audit found.
+    LegSeen {
+        attempt: u32,
+    },
     /// The leg exists and may be dialled.
     LegEntered {
         attempt: u32,
@@ -49,6 +53,10 @@ pub enum Input {
         attempt: u32,
     },
     LegRinging {
+        attempt: u32,
+    },
+    /// The leg exists and does nothing: what a check found.
+    LegIdle {
         attempt: u32,
     },
     LegAnswered {
@@ -89,6 +97,10 @@ pub enum Input {
     },
     /// Events may have been missed: ask the switch.
     Recheck,
+    /// Caller and client are both up, and not in one bridge.
+    Apart,
+    /// The switch has started anew: what was on it is no more.
+    SwitchRestarted,
     /// Nothing is heard from the switch; the call was last known to be up then.
     Unseen {
         since: Timestamp,
@@ -191,9 +203,17 @@ enum Caller {
 struct Leg {
     attempt: u32,
     /// It is gone, but what that means for the caller isn't known yet.
-    gone: Option<(Option<i32>, Option<i32>)>,
+    gone: Option<Gone>,
     /// The caller was found unanswered after it.
     unheard: bool,
+}
+
+/// How a leg ended.
+#[derive(Clone, Copy, Debug)]
+struct Gone {
+    at: Timestamp,
+    cause: Option<i32>,
+    sip: Option<i32>,
 }
 
 /// A call. See the module's description.
@@ -209,11 +229,19 @@ pub struct Machine {
     /// The answered attempt's unit of volume is used.
     settled: bool,
     bridge: bool,
+    /// It may be that an earlier run didn't come as far as making it.
+    rebridge: bool,
     /// Links still to be tried, in the frozen order.
     left: Vec<Arc<Link>>,
+    /// The link of an adopted attempt whose client perhaps was never dialled.
+    again: Option<Arc<Link>>,
     refusals: Vec<Refusal>,
     /// Why the caller's leg ends, as the switch says.
     caller_cause: Option<i32>,
+    /// When the caller was seen to be answered.
+    heard_at: Option<Timestamp>,
+    /// The caller got a 487: whatever the switch shows, it was never answered.
+    is_taken_back: bool,
     outcome: Option<Outcome>,
     /// When the conversation ended, or the caller was released.
     ended: Option<(Timestamp, i32)>,
@@ -252,9 +280,13 @@ impl Machine {
             reserving: false,
             settled: false,
             bridge: false,
+            rebridge: false,
             left,
+            again: None,
             refusals: Vec::new(),
             caller_cause: None,
+            heard_at: None,
+            is_taken_back: false,
             outcome: None,
             ended: None,
             unseen_since: None,
@@ -266,12 +298,24 @@ impl Machine {
     ///
     /// It goes on where its record says that it was, by the same rules as any
     /// other: what has happened meanwhile is found by asking the switch.
-    /// `offer` holds the links that were still to be tried; `last_alive` is
-    /// when the earlier run is last known to have run.
-    pub fn adopt(record: CallRecord, offer: Offer, last_alive: Timestamp) -> Self {
+    /// `offer` holds the links that were still to be tried, `last` that of the
+    /// last attempt; `last_alive` is when the earlier run is last known to have run.
+    pub fn adopt(
+        record: CallRecord,
+        offer: Offer,
+        last: Option<Arc<Link>>,
+        last_alive: Timestamp,
+    ) -> Self {
         let mut machine = Self::new(record, Decision::Offer(offer));
         machine.unseen_since = Some(last_alive.max(machine.record.last_seen()));
+        if let Some(ending) = machine.record.ending {
+            return machine.adopt_ending(ending);
+        }
         let Some(attempt) = machine.record.attempts.last() else { return machine };
+        // Later than this its client had been dialled, or given up.
+        if (last_alive - attempt.held_at).to_std().unwrap_or_default() < SETUP {
+            machine.again = last;
+        }
         machine.leg = Some(Leg { attempt: attempt.position, gone: None, unheard: false });
         machine.bridge = true;
         if machine.record.answered_at.is_some() {
@@ -284,12 +328,29 @@ impl Machine {
         machine
     }
 
+    /// The same for a call whose legs were already being taken down.
+    fn adopt_ending(mut self, ending: End) -> Self {
+        self.state = State::Ending;
+        self.outcome = Some(ending.outcome);
+        self.ended = Some((ending.at, ending.cause));
+        self.bridge = !self.record.attempts.is_empty();
+        self.settled = self.record.answered_at.is_some();
+        let last = self.record.attempts.last().filter(|attempt| attempt.ended_at.is_none());
+        self.leg = last.map(|last| Leg { attempt: last.position, gone: None, unheard: false });
+        self
+    }
+
     pub const fn record(&self) -> &CallRecord {
         &self.record
     }
 
     pub const fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed)
+    }
+
+    /// Whether nobody is to be dialled any more.
+    pub const fn is_ending(&self) -> bool {
+        matches!(self.state, State::Ending | State::Closed)
     }
 
     /// Takes one input, and returns what is to be done, in order.
@@ -304,6 +365,9 @@ impl Machine {
                 | Input::CallerAnswered
                 | Input::CallerWaiting
         );
+        if matches!(input, Input::LegRinging { .. } | Input::LegAnswered { .. }) {
+            self.again = None;
+        }
         self.step(at, input);
         if heard {
             self.unseen_since = None;
@@ -322,7 +386,10 @@ impl Machine {
             }
             Input::LegEntered { attempt } if self.is_leg(attempt) => self.on_leg_entered(attempt),
             // A leg that we gave up on, or one that outlived its call.
-            Input::LegEntered { attempt } => self.hang_up_leg(attempt, cause::NORMAL),
+            Input::LegSeen { attempt } if self.is_leg(attempt) => {}
+            Input::LegSeen { attempt } | Input::LegEntered { attempt } => {
+                self.hang_up_leg(attempt, cause::NORMAL)
+            }
             Input::LegNotDialled { attempt } if self.is_leg(attempt) => {
                 if self.state == State::Dialling {
                     self.give_up(attempt, AttemptResult::Unreachable, cause::NORMAL);
@@ -331,6 +398,12 @@ impl Machine {
             Input::LegRinging { attempt } if self.is_leg(attempt) => {
                 if self.state == State::Dialling {
                     self.attempt_mut(attempt).ringing_at.get_or_insert(at);
+                }
+            }
+            Input::LegIdle { attempt } if self.is_leg(attempt) => {
+                // Whether it was dialled can't be seen: it is made anew.
+                if self.state == State::Dialling && self.again.is_some() {
+                    self.give_up(attempt, AttemptResult::Canceled, cause::NORMAL);
                 }
             }
             Input::LegAnswered { attempt } if self.is_leg(attempt) => {
@@ -357,6 +430,8 @@ impl Machine {
             Input::Timer(timer) => self.on_timer(timer),
             Input::HangUp { told } => self.on_hang_up(at, told),
             Input::Recheck => self.recheck(),
+            Input::Apart => self.on_apart(),
+            Input::SwitchRestarted => self.on_switch_restarted(at),
             Input::Unseen { since } => {
                 let since = since.max(self.record.last_seen());
                 self.unseen_since.get_or_insert(since);
@@ -365,6 +440,7 @@ impl Machine {
             Input::LegNotCreated { .. }
             | Input::LegNotDialled { .. }
             | Input::LegRinging { .. }
+            | Input::LegIdle { .. }
             | Input::LegAnswered { .. }
             | Input::LegDetached { .. }
             | Input::LegLeft { .. }
@@ -394,6 +470,12 @@ impl Machine {
 
     /// Takes up an adopted call.
     fn go_on(&mut self, at: Timestamp) {
+        if let (State::Ending, Some((_, cause))) = (self.state, self.ended) {
+            self.effects.push(Effect::Show(LiveState::Ending));
+            self.take_down(cause);
+            self.effects.push(Effect::Arm(Timer::End, END));
+            return self.recheck();
+        }
         let Some(leg) = self.leg else {
             return self.release_caller(at, Outcome::SYSTEM_ERROR);
         };
@@ -471,7 +553,8 @@ impl Machine {
         self.leg = Some(Leg { attempt, gone: None, unheard: false });
         self.state = State::Creating;
         self.save();
-        if !std::mem::replace(&mut self.bridge, true) {
+        let rebridge = std::mem::take(&mut self.rebridge);
+        if !std::mem::replace(&mut self.bridge, true) || rebridge {
             self.effects.push(Effect::CreateBridge);
         }
         self.effects.push(Effect::CreateLeg { attempt, endpoint: link.client.endpoint.clone() });
@@ -479,6 +562,10 @@ impl Machine {
     }
 
     fn next(&mut self, at: Timestamp) {
+        if let Some(again) = self.again.take() {
+            self.left.insert(0, again);
+            self.rebridge = true;
+        }
         match self.offer().map(Offer::later_turn) {
             Some(turn) if !self.left.is_empty() => self.reserve(at, turn),
             _ => self.nobody_left(at),
@@ -554,12 +641,24 @@ impl Machine {
     }
 
     fn on_leg_gone(&mut self, at: Timestamp, cause: Option<i32>, sip: Option<i32>) {
-        if self.state == State::Detaching && self.caller == Caller::Answered {
-            self.talk_to_leg(at);
-        }
+        self.note_unseen_answer(at);
         let Some(leg) = &mut self.leg else { return };
         match self.state {
+            // An earlier run died before it had made the leg, or just then.
+            State::Dialling if cause.is_none() && self.again.is_some() => {
+                self.leg_over(at, AttemptResult::Canceled, None, None);
+                self.next(at);
+            }
+            // Nobody saw it end: it may have been answered, and the caller with it.
+            State::Dialling | State::Detaching if cause.is_none() => {
+                leg.gone = Some(Gone { at, cause, sip });
+                let attempt = leg.attempt;
+                self.state = State::Answering;
+                self.effects.push(Effect::CheckCaller);
+                self.effects.push(Effect::Arm(Timer::Answer(attempt), ANSWER));
+            }
             State::Creating | State::Dialling | State::Detaching => {
+                self.again = None;
                 let result = attempt_result(cause.unwrap_or(cause::SUBSCRIBER_ABSENT), sip);
                 self.leg_over(at, result, cause, sip);
                 self.next(at);
@@ -570,8 +669,12 @@ impl Machine {
             }
             // The client answered and hung up: was the caller answered in between?
             State::Answering => {
-                leg.gone = Some((cause, sip));
+                leg.gone = Some(Gone { at, cause, sip });
                 self.effects.push(Effect::CheckCaller);
+            }
+            // Did the caller hear the answer at all? That is known in a moment.
+            State::Talking if !self.settled && self.unseen_since.is_none() => {
+                leg.gone = Some(Gone { at, cause, sip });
             }
             State::Talking => {
                 let (ended_at, outcome) = self.end_of_talk(at);
@@ -623,33 +726,31 @@ impl Machine {
     // --- the caller's leg ---
 
     fn on_caller_answered(&mut self, at: Timestamp) {
-        if self.caller != Caller::Waiting {
+        if self.caller != Caller::Waiting || self.is_taken_back {
             return;
         }
         self.caller = Caller::Answered;
+        self.heard_at = Some(at);
         let (State::Answering, Some(leg)) = (self.state, self.leg) else { return };
         self.talk(at, leg.attempt);
-        if let Some((cause, sip)) = leg.gone {
-            self.on_leg_gone(at, cause, sip);
-        }
     }
 
     /// A check found the caller unanswered.
     fn on_caller_waiting(&mut self, at: Timestamp) {
-        let (State::Answering, Some(Leg { attempt, gone: Some((cause, sip)), unheard })) =
-            (self.state, self.leg)
-        else {
-            return;
-        };
+        let (State::Answering, Some(leg)) = (self.state, self.leg) else { return };
+        let Leg { attempt, gone: Some(gone), unheard } = leg else { return };
         // The answer may still be on its way through a busy switch to the caller.
         if !unheard {
-            self.leg = Some(Leg { attempt, gone: Some((cause, sip)), unheard: true });
+            self.leg = Some(Leg { unheard: true, ..leg });
             self.effects.push(Effect::Arm(Timer::Answer(attempt), ANSWER));
             return;
         }
         // The client was gone before the caller was answered: on to the next.
-        self.attempt_mut(attempt).answered_at = None;
-        self.leg_over(at, AttemptResult::Rejected, cause, sip);
+        let result = match self.attempt_mut(attempt).answered_at.take() {
+            Some(_) => AttemptResult::Rejected,
+            None => attempt_result(gone.cause.unwrap_or(cause::SUBSCRIBER_ABSENT), gone.sip),
+        };
+        self.leg_over(at, result, gone.cause, gone.sip);
         self.next(at);
     }
 
@@ -659,6 +760,13 @@ impl Machine {
     fn on_caller_ending(&mut self, at: Timestamp, cause: i32, sip: Option<i32>) {
         if self.state == State::Talking && !self.settled && sip == Some(REQUEST_TERMINATED) {
             return self.take_answer_back(at);
+        }
+        if sip == Some(REQUEST_TERMINATED) && self.state != State::Talking {
+            self.is_taken_back = true;
+            if self.caller == Caller::Answered {
+                self.caller = Caller::Waiting;
+                self.heard_at = None;
+            }
         }
         self.caller_cause = Some(cause);
         if self.caller != Caller::Gone {
@@ -670,9 +778,10 @@ impl Machine {
         if self.caller == Caller::Gone {
             return;
         }
-        if self.state == State::Detaching && self.caller == Caller::Answered {
-            self.talk_to_leg(at);
+        if self.state == State::Talking {
+            self.leg_had_gone();
         }
+        self.note_unseen_answer(at);
         self.caller = Caller::Gone;
         match self.state {
             State::Ending | State::Closed => {}
@@ -696,6 +805,44 @@ impl Machine {
         }
     }
 
+    fn on_apart(&mut self) {
+        if let (State::Talking, Some(Leg { attempt, gone: None, .. })) = (self.state, self.leg) {
+            self.effects.push(Effect::CreateBridge);
+            self.effects.push(Effect::JoinLeg { attempt });
+        }
+    }
+
+    /// Everything ended when the old switch did, which is when it was last heard.
+    fn on_switch_restarted(&mut self, at: Timestamp) {
+        let seen = *self.unseen_since.get_or_insert(at.max(self.record.last_seen()));
+        let lost = seen.min(at);
+        self.bridge = false;
+        self.on_caller_gone(lost);
+        if self.leg.is_some() {
+            self.on_leg_gone(lost, None, None);
+        }
+        self.effects.retain(|effect| {
+            !matches!(effect, Effect::HangUpLeg { .. } | Effect::HangUpCaller { .. })
+        });
+    }
+
+    /// The caller was answered, so the client was too, though nobody said so yet.
+    fn note_unseen_answer(&mut self, at: Timestamp) {
+        let rings = matches!(self.state, State::Dialling | State::Detaching);
+        if rings && self.caller == Caller::Answered {
+            self.talk_to_leg(at);
+        }
+    }
+
+    /// The talk was one: a leg that is gone by now ended it.
+    fn leg_had_gone(&mut self) {
+        let Some(Leg { attempt, gone, .. }) = self.leg else { return };
+        self.settle(attempt);
+        if let Some(Gone { at, cause, sip }) = gone {
+            self.on_leg_gone(at, cause, sip);
+        }
+    }
+
     fn talk_to_leg(&mut self, at: Timestamp) {
         if let Some(leg) = self.leg {
             self.talk(at, leg.attempt);
@@ -705,7 +852,7 @@ impl Machine {
     /// Both are connected: from here on the call is sold.
     fn talk(&mut self, at: Timestamp, attempt: u32) {
         self.state = State::Talking;
-        self.record.answered_at = Some(at);
+        self.record.answered_at = Some(self.heard_at.unwrap_or(at));
         let attempt = self.attempt_mut(attempt);
         attempt.result = Some(AttemptResult::Answered);
         let position = attempt.position;
@@ -728,7 +875,6 @@ impl Machine {
         if let Some(attempt) = self.record.attempts.last_mut() {
             attempt.result = Some(AttemptResult::Canceled);
         }
-        self.save();
         self.outcome = Some(Outcome::ABANDONED);
         self.ended = Some((at, cause::NORMAL));
         self.end(at, cause::NORMAL);
@@ -768,12 +914,25 @@ impl Machine {
     /// Takes down whatever is still up.
     fn end(&mut self, at: Timestamp, caller_cause: i32) {
         self.state = State::Ending;
-        if let Some(Leg { gone: Some((cause, sip)), .. }) = self.leg {
-            self.leg_over(at, AttemptResult::Canceled, cause, sip);
+        if let Some(Leg { gone: Some(gone), .. }) = self.leg {
+            let result = self.last_result().unwrap_or(AttemptResult::Canceled);
+            self.leg_over(gone.at, result, gone.cause, gone.sip);
         }
+        // How it ended is known from here on, whoever takes the legs down.
+        self.record.ending = Some(self.end_as_known(at));
+        self.save();
         self.effects.push(Effect::Show(LiveState::Ending));
         self.take_down(caller_cause);
         self.effects.push(Effect::Arm(Timer::End, END));
+    }
+
+    fn end_as_known(&self, at: Timestamp) -> End {
+        let (ended_at, cause) = self.ended.unwrap_or((at, cause::NORMAL));
+        End {
+            at: ended_at.max(self.record.started_at),
+            outcome: self.outcome.unwrap_or(Outcome::SYSTEM_ERROR),
+            cause,
+        }
     }
 
     fn take_down(&mut self, caller_cause: i32) {
@@ -793,12 +952,8 @@ impl Machine {
         if !over {
             return;
         }
-        let (ended_at, cause) = self.ended.unwrap_or((at, cause::NORMAL));
-        self.record.end = Some(End {
-            at: ended_at.max(self.record.started_at),
-            outcome: self.outcome.unwrap_or(Outcome::SYSTEM_ERROR),
-            cause,
-        });
+        self.record.ending = None;
+        self.record.end = Some(self.end_as_known(at));
         if self.bridge {
             self.effects.push(Effect::DestroyBridge);
         }
@@ -814,9 +969,12 @@ impl Machine {
             (Timer::Setup(attempt), State::Creating) if self.is_leg(attempt) => {
                 self.give_up(attempt, AttemptResult::Unreachable, cause::NORMAL);
             }
-            (Timer::Ring(attempt), State::Dialling) if self.is_leg(attempt) => {
+            // Again and again, until the switch has said what became of it.
+            (Timer::Ring(attempt), State::Dialling | State::Detaching) if self.is_leg(attempt) => {
                 self.state = State::Detaching;
+                self.again = None;
                 self.effects.push(Effect::DetachLeg { attempt });
+                self.effects.push(Effect::Arm(timer, GONE));
             }
             (Timer::Answer(attempt), State::Answering) if self.is_leg(attempt) => {
                 let gone = self.leg.is_some_and(|leg| leg.gone.is_some());
@@ -825,7 +983,7 @@ impl Machine {
                 self.effects.push(Effect::Arm(Timer::Answer(attempt), ANSWER));
             }
             (Timer::Settle(attempt), State::Talking) if self.is_leg(attempt) => {
-                self.settle(attempt);
+                self.leg_had_gone();
             }
             (Timer::Gone(attempt), _) if self.is_leg(attempt) => {
                 self.effects.push(Effect::CheckLeg { attempt });

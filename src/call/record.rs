@@ -30,6 +30,9 @@ pub struct CallRecord {
     /// What is told of it if an operator hung up.
     #[serde(default)]
     pub hung_up: Option<String>,
+    /// How the call is about to end, as long as its legs are being taken down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending: Option<End>,
     /// Set once, when the call is over.
     pub end: Option<End>,
 }
@@ -139,6 +142,7 @@ pub(crate) mod tests {
             attempts: Vec::new(),
             trace: Trace::default(),
             hung_up: None,
+            ending: None,
             end: None,
         }
     }

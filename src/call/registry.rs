@@ -13,6 +13,7 @@ use std::time::Duration;
 use capconduit_entity::CallReason;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -21,6 +22,8 @@ use super::driver::{self, MAILBOX, Parts, Stamped};
 use super::machine::{Input, Machine};
 use super::outcome::cause;
 use super::record::{CallRecord, clean, limits};
+use super::setup::Place;
+use super::watchdog::{self, Expected, Finding, Found, Watchdog};
 use crate::ari::{Channel, ChannelId, ChannelState, Event, EventKind, LegId, Signal};
 use crate::clock::{self, Timestamp};
 use crate::ids::CallId;
@@ -47,14 +50,20 @@ pub struct Registry {
     /// Whether events flow from the switch.
     connected: Arc<AtomicBool>,
     tracker: TaskTracker,
+    settings: CallSettings,
     /// Where weighted orders come from.
     luck: SmallRng,
     calls: BTreeMap<CallId, mpsc::Sender<Stamped>>,
     callers: BTreeMap<ChannelId, CallId>,
     /// Callers of calls that are over: their late events are old news.
     recent: VecDeque<ChannelId>,
-    /// Strangers found by the last audit: they are taken down if found again.
-    suspects: HashSet<String>,
+    watchdog: Watchdog,
+    /// Calls that were lost with their Asterisk and still hold what they held.
+    lost: HashSet<CallId>,
+    /// Callers who wait until that is free.
+    waiting: Vec<(Timestamp, Channel)>,
+    /// Events go to another instance for good: when calls were last looked at instead.
+    looked_at: Option<Timestamp>,
     /// Set by [`Request::HangUpAll`], and never taken back.
     closing: bool,
     closed: (mpsc::UnboundedSender<CallId>, mpsc::UnboundedReceiver<CallId>),
@@ -62,14 +71,18 @@ pub struct Registry {
     audits: (mpsc::Sender<Found>, mpsc::Receiver<Found>),
 }
 
-/// What there is of ours on the switch.
-struct Found {
-    channels: Vec<Channel>,
-    bridges: Vec<String>,
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallSettings {
+    /// Calls that may be on their way to their client at once: over it, callers get 503.
+    pub most_in_setup: usize,
+    /// How often the switch is compared with the calls, in seconds.
+    pub audit_seconds: u64,
 }
 
 const RECENT: usize = 4_096;
-const AUDIT_INTERVAL: Duration = Duration::from_secs(15);
+/// How often calls are looked at of which no event tells any more.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// An audit repeated soon after a connection confirms what the first one saw.
 const AUDIT_AGAIN: Duration = Duration::from_secs(1);
 
@@ -79,6 +92,7 @@ impl Registry {
         routing: Arc<Current>,
         connected: Arc<AtomicBool>,
         tracker: TaskTracker,
+        settings: CallSettings,
         seed: u64,
     ) -> Self {
         Self {
@@ -86,11 +100,15 @@ impl Registry {
             routing,
             connected,
             tracker,
+            settings,
             luck: SmallRng::seed_from_u64(seed),
             calls: BTreeMap::new(),
             callers: BTreeMap::new(),
             recent: VecDeque::new(),
-            suspects: HashSet::new(),
+            watchdog: Watchdog::default(),
+            lost: HashSet::new(),
+            waiting: Vec::new(),
+            looked_at: None,
             closing: false,
             closed: mpsc::unbounded_channel(),
             audits: mpsc::channel(1),
@@ -103,7 +121,8 @@ impl Registry {
         mut signals: mpsc::Receiver<Signal>,
         mut requests: mpsc::Receiver<Request>,
     ) {
-        let mut audit = tokio::time::interval(AUDIT_INTERVAL);
+        let mut audit = tokio::time::interval(Duration::from_secs(self.settings.audit_seconds));
+        let mut look = tokio::time::interval(LOOK_INTERVAL);
         let mut open = true;
         while open || !self.calls.is_empty() {
             // The rare ones first: of signals there may always be more.
@@ -111,8 +130,14 @@ impl Registry {
                 biased;
                 Some(request) = requests.recv() => self.on_request(request),
                 Some(call) = self.closed.1.recv() => self.on_closed(call),
-                Some(found) = self.audits.1.recv() => self.on_found(found),
-                _ = audit.tick() => self.audit(),
+                Some(found) = self.audits.1.recv() => self.on_found(&found),
+                _ = audit.tick() => {
+                    // None waits for long, whatever keeps a lost call from its end.
+                    self.lost.clear();
+                    self.serve_waiting();
+                    self.audit();
+                }
+                _ = look.tick(), if self.looked_at.is_some() => self.look(),
                 signal = signals.recv(), if open => match signal {
                     Some(signal) => {
                         if matches!(signal, Signal::Up) {
@@ -138,8 +163,27 @@ impl Registry {
                 self.connected.store(false, Ordering::Release);
                 self.tell_all(&Input::Unseen { since: heard });
             }
-            Signal::Replaced => self.connected.store(false, Ordering::Release),
+            Signal::Restarted => {
+                warn!(calls = self.calls.len(), "Asterisk has started anew, without its calls");
+                self.lost = self.calls.keys().copied().collect();
+                self.tell_all(&Input::SwitchRestarted);
+            }
+            Signal::Replaced => {
+                self.connected.store(false, Ordering::Release);
+                self.parts.metrics.ari_replaced();
+                self.looked_at = Some(clock::now());
+            }
             Signal::Event(event) => self.on_event(event),
+        }
+    }
+
+    /// Another instance gets the events of our calls, and they still are ours:
+    /// they ask the switch, time and again, until they are over.
+    fn look(&mut self) {
+        let now = clock::now();
+        if let Some(since) = self.looked_at.replace(now) {
+            self.tell_all(&Input::Unseen { since });
+            self.tell_all(&Input::Recheck);
         }
     }
 
@@ -208,6 +252,11 @@ impl Registry {
         if self.callers.contains_key(&channel.id) || self.recent.contains(&channel.id) {
             return;
         }
+        if !self.lost.is_empty() {
+            self.waiting.retain(|(_, known)| known.id != channel.id);
+            self.waiting.push((at, channel.clone()));
+            return;
+        }
         let call = clock::new_call_id();
         let dialled =
             clean(&channel.dialplan.exten, limits::DIALLED).unwrap_or_else(|| "unknown".to_owned());
@@ -227,24 +276,40 @@ impl Registry {
             attempts: Vec::new(),
             trace: plan.trace,
             hung_up: None,
+            ending: None,
             end: None,
         };
         info!(call.id = %call, channel.id = %channel.id, "a call arrived");
-        let decision = if self.closing {
+        let is_overloaded = self.parts.in_setup.count() >= self.settings.most_in_setup;
+        if is_overloaded {
+            self.parts.metrics.overloaded();
+        }
+        let decision = if self.closing || is_overloaded {
             Decision::Refuse(CallReason::CapacityUnavailable)
         } else {
             plan.decision
         };
-        self.lead(Machine::new(record, decision));
+        let is_sold = matches!(decision, Decision::Offer(_));
+        let place = is_sold.then(|| self.parts.in_setup.enter());
+        self.lead(Machine::new(record, decision), place);
+    }
+
+    /// Callers of an Asterisk that has started anew find free what its calls held before.
+    fn serve_waiting(&mut self) {
+        if self.lost.is_empty() {
+            for (at, channel) in std::mem::take(&mut self.waiting) {
+                self.on_caller(at, &channel);
+            }
+        }
     }
 
     /// Takes up a call that an earlier run left behind.
     pub fn adopt(&mut self, machine: Machine) {
         info!(call.id = %machine.record().call, "a call of an earlier run is taken up");
-        self.lead(machine);
+        self.lead(machine, None);
     }
 
-    fn lead(&mut self, machine: Machine) {
+    fn lead(&mut self, machine: Machine, place: Option<Place>) {
         let call = machine.record().call;
         let caller = ChannelId(machine.record().channel.clone());
         let (mailbox_in, mailbox) = mpsc::channel(MAILBOX);
@@ -253,7 +318,9 @@ impl Registry {
         let (parts, closed) = (self.parts.clone(), self.closed.0.clone());
         self.tracker.spawn(async move {
             // A task of its own, so that a defect in one call ends that call alone.
-            if let Err(defect) = tokio::spawn(driver::lead(parts.clone(), machine, mailbox)).await {
+            if let Err(defect) =
+                tokio::spawn(driver::lead(parts.clone(), machine, mailbox, place)).await
+            {
                 error!(call.id = %call, error = %defect, "a call was cut off by a defect");
                 parts.live.remove(call);
                 parts.keeper.abandon(call);
@@ -296,6 +363,8 @@ impl Registry {
             }
             self.recent.push_back(channel);
         }
+        self.lost.remove(&call);
+        self.serve_waiting();
     }
 
     // --- handing on ---
@@ -344,7 +413,6 @@ impl Registry {
             let listed = tokio::try_join!(switch.channels(), switch.bridges());
             match listed {
                 Ok((channels, bridges)) => {
-                    let bridges = bridges.into_iter().map(|bridge| bridge.id).collect();
                     // Full means that an earlier audit still waits to be looked at.
                     drop(found.try_send(Found { channels, bridges }));
                 }
@@ -353,65 +421,59 @@ impl Registry {
         });
     }
 
-    fn on_found(&mut self, Found { channels, bridges }: Found) {
-        let application = self.parts.switch.application().to_owned();
-        let ours = channels.iter().filter(|channel| {
-            let app_data = &channel.dialplan.app_data;
-            LegId::parse(channel.id.as_str()).is_some()
-                || (channel.dialplan.app_name == "Stasis"
-                    && app_data.split(',').next() == Some(&application))
-        });
-        self.recheck_missing(&channels);
-        let (mut suspects, mut strangers) = (HashSet::new(), Vec::new());
-        for channel in ours {
-            let known = match LegId::parse(channel.id.as_str()) {
-                Some(leg) => self.calls.contains_key(&leg.call),
-                None => self.callers.contains_key(&channel.id),
-            };
-            if known {
-                continue;
-            }
-            // A caller who arrived while nobody listened waits to be served.
-            if channel.state == ChannelState::Ring && LegId::parse(channel.id.as_str()).is_none() {
-                strangers.push(channel.clone());
-                continue;
-            }
-            if self.suspects.contains(channel.id.as_str()) {
-                warn!(channel.id = %channel.id, "a channel without a call is taken down");
-                self.parts.metrics.drifted(Drift::ChannelWithoutCall);
-                self.take_down_channel(channel.id.0.clone());
-            }
-            suspects.insert(channel.id.0.clone());
+    fn on_found(&mut self, found: &Found) {
+        let expected = Expected {
+            application: self.parts.switch.application(),
+            callers: &self.callers,
+            held: self.parts.keeper.live_calls(),
+        };
+        let findings = self.watchdog.look(found, &expected);
+        let unserved = watchdog::unserved(found, &expected);
+        for call in watchdog::incomplete(found, &expected) {
+            self.deliver(call, clock::now(), Input::Recheck);
         }
-        for bridge in bridges {
-            let Some(call) = CallId::parse(&bridge) else { continue };
-            if self.calls.contains_key(&call) {
-                continue;
-            }
-            if self.suspects.contains(&bridge) {
-                warn!(bridge.id = bridge, "a bridge without a call is taken down");
-                self.parts.metrics.drifted(Drift::BridgeWithoutCall);
-                self.take_down_bridge(bridge.clone());
-            }
-            suspects.insert(bridge);
+        for leg in found.channels.iter().filter_map(|c| LegId::parse(c.id.as_str())) {
+            self.deliver(leg.call, clock::now(), Input::LegSeen { attempt: leg.attempt });
         }
-        self.suspects = suspects;
-        for caller in strangers {
+        for finding in findings {
+            self.mend(finding);
+        }
+        for caller in unserved {
+            warn!(channel.id = %caller.id, "a caller without a call is served");
             self.parts.metrics.drifted(Drift::CallerWithoutCall);
             self.on_caller(clock::now(), &caller);
         }
     }
 
-    /// Calls of which a leg wasn't listed look for it themselves: an event may have been missed.
-    fn recheck_missing(&self, channels: &[Channel]) {
-        let listed: HashSet<&ChannelId> = channels.iter().map(|channel| &channel.id).collect();
-        let with_leg: HashSet<CallId> =
-            listed.iter().filter_map(|id| LegId::parse(id.as_str())).map(|leg| leg.call).collect();
-        for (caller, call) in &self.callers {
-            if !listed.contains(caller) || !with_leg.contains(call) {
-                self.deliver(*call, clock::now(), Input::Recheck);
+    fn mend(&self, finding: Finding) {
+        let drift = match finding {
+            Finding::ChannelWithoutCall(channel) => {
+                warn!(channel.id = %channel, "a channel without a call is taken down");
+                self.take_down_channel(channel.0);
+                Drift::ChannelWithoutCall
             }
-        }
+            Finding::BridgeWithoutCall(bridge) => {
+                warn!(bridge.id = bridge, "a bridge without a call is taken down");
+                self.take_down_bridge(bridge);
+                Drift::BridgeWithoutCall
+            }
+            Finding::CallWithoutChannel(call) => {
+                warn!(call.id = %call, "a call without a caller is looked at again");
+                self.deliver(call, clock::now(), Input::Recheck);
+                Drift::CallWithoutChannel
+            }
+            Finding::CallApart(call) => {
+                warn!(call.id = %call, "caller and client are put into their bridge again");
+                self.deliver(call, clock::now(), Input::Apart);
+                Drift::CallApart
+            }
+            Finding::HoldWithoutCall(call) => {
+                warn!(call.id = %call, "a hold without a call is given back");
+                self.parts.keeper.abandon(call);
+                Drift::HoldWithoutCall
+            }
+        };
+        self.parts.metrics.drifted(drift);
     }
 
     fn take_down_channel(&self, channel: String) {

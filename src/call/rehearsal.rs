@@ -112,6 +112,7 @@ fn record(arrival: Arrival, plan: &Plan) -> CallRecord {
         attempts: Vec::new(),
         trace: plan.trace.clone(),
         hung_up: None,
+        ending: None,
         end: None,
     }
 }

@@ -1,25 +1,33 @@
 //! Moves final records into the database, in batches, for as long as it takes.
 //!
-//! Records that can't be written now wait and are tried again, while those that
-//! come after them go their way: neither a database that is away nor a record
-//! that it refuses holds anything else up.
+//! What waits here are the ids of calls: their records are in the spool, and are
+//! read when it is their turn. While the database takes nothing, everything waits,
+//! and it is tried again and again. What it refuses while it takes others is tried
+//! again later, and holds no other up.
 
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::Instant;
-use tracing::{error, info};
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{debug, error, info};
 
 use super::spool::Spool;
 use super::{Archive, Written};
 use crate::call::CallRecord;
+use crate::ids::CallId;
 use crate::telemetry::Metrics;
 
 /// Records per transaction: well below both databases' limits on bound values.
 const BATCH: usize = 200;
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MOST: Duration = Duration::from_secs(5);
+/// How long a refused record waits for its next try.
+const REFUSED_FOR: Duration = Duration::from_secs(5);
+/// A database that hasn't answered by then may have done it or not: it is asked again.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a writer works with.
 pub struct Writer {
@@ -29,49 +37,123 @@ pub struct Writer {
     pub metrics: Arc<Metrics>,
 }
 
+/// What became of a batch.
+enum Fate {
+    /// Taken, but for these.
+    Taken { refused: Vec<(CallId, anyhow::Error)> },
+    /// None of it was taken.
+    NotTaken,
+}
+
+/// Ids that wait, and until when.
+struct Queue {
+    waiting: VecDeque<CallId>,
+    next_try: Instant,
+    backoff: Duration,
+    refused: Vec<CallId>,
+    refused_until: Instant,
+    /// Refused ones that the log tells of already.
+    told: HashSet<CallId>,
+    is_away: bool,
+}
+
 /// Runs until the queue is closed and everything is written.
-pub async fn run(writer: Writer, mut queue: UnboundedReceiver<Arc<CallRecord>>) {
-    let mut waiting: Vec<Arc<CallRecord>> = Vec::new();
-    let mut backoff = BACKOFF_FIRST;
-    let mut open = true;
-    while open || !waiting.is_empty() {
-        let mut batch = Vec::with_capacity(BATCH);
+pub async fn run(writer: Writer, mut finished: UnboundedReceiver<CallId>) {
+    let mut queue = Queue::new();
+    let mut is_open = true;
+    loop {
+        let mut news = Vec::new();
         tokio::select! {
             biased;
-            received = queue.recv_many(&mut batch, BATCH), if open => open = received > 0,
-            () = tokio::time::sleep(backoff), if !waiting.is_empty() => {
-                batch.extend(waiting.drain(..waiting.len().min(BATCH)));
-                backoff = (backoff * 2).min(BACKOFF_MOST);
+            received = finished.recv_many(&mut news, BATCH), if is_open => is_open = received > 0,
+            () = sleep_until(queue.next_try), if !queue.waiting.is_empty() => {}
+            () = sleep_until(queue.refused_until), if !queue.refused.is_empty() => {
+                news.append(&mut queue.refused);
             }
+            else => return,
         }
-        let had_to_wait = !waiting.is_empty();
-        waiting.extend(writer.write(batch).await);
-        if waiting.is_empty() {
-            backoff = BACKOFF_FIRST;
-            if had_to_wait {
-                info!("every record has reached the database again");
+        queue.waiting.extend(news);
+        if queue.waiting.is_empty() || Instant::now() < queue.next_try {
+            continue;
+        }
+        let batch: Vec<_> = queue.waiting.drain(..queue.waiting.len().min(BATCH)).collect();
+        let fate = writer.write(&batch).await;
+        queue.note(batch, fate);
+    }
+}
+
+// === impl Queue ===
+
+impl Queue {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            waiting: VecDeque::new(),
+            next_try: now,
+            backoff: BACKOFF_FIRST,
+            refused: Vec::new(),
+            refused_until: now,
+            told: HashSet::new(),
+            is_away: false,
+        }
+    }
+
+    fn note(&mut self, batch: Vec<CallId>, fate: Fate) {
+        match fate {
+            Fate::Taken { refused } => {
+                self.backoff = BACKOFF_FIRST;
+                if std::mem::take(&mut self.is_away) {
+                    info!("records reach the database again");
+                }
+                if self.refused.is_empty() {
+                    self.told.retain(|call| refused.iter().any(|(again, _)| again == call));
+                    self.refused_until = Instant::now() + REFUSED_FOR;
+                }
+                for (call, cause) in refused {
+                    if self.told.insert(call) {
+                        error!(call.id = %call, error = format!("{cause:#}"), "the database refuses a record; it is tried again and again");
+                    }
+                    self.refused.push(call);
+                }
+            }
+            Fate::NotTaken => {
+                if !self.is_away {
+                    error!("the database takes no records; they wait in the journal");
+                }
+                self.is_away = true;
+                self.next_try = Instant::now() + self.backoff;
+                self.backoff = (self.backoff * 2).min(BACKOFF_MOST);
+                // Behind the others: it may be these that it won't take.
+                self.waiting.extend(batch);
             }
         }
     }
 }
 
+// === impl Writer ===
+
 impl Writer {
-    /// Writes what can be written now; what can't comes back.
-    async fn write(&self, batch: Vec<Arc<CallRecord>>) -> Vec<Arc<CallRecord>> {
-        let Err(cause) = self.insert(&batch).await else { return Vec::new() };
-        error!(error = %cause, records = batch.len(), "records wait for the database");
-        if batch.len() == 1 || !self.archive.is_there().await {
-            return batch;
+    async fn write(&self, calls: &[CallId]) -> Fate {
+        let batch: Vec<_> = calls.iter().filter_map(|call| self.spool.read(*call)).collect();
+        let Err(cause) = self.insert(&batch).await else {
+            return Fate::Taken { refused: Vec::new() };
+        };
+        debug!(error = format!("{cause:#}"), records = batch.len(), "records were not taken");
+        let is_there = timeout(PATIENCE, self.archive.is_there()).await.unwrap_or(false);
+        if batch.len() == 1 || !is_there {
+            return Fate::NotTaken;
         }
-        // The database is there: it may be a single one that it won't take.
+        // It may be a single one that it won't take.
         let mut refused = Vec::new();
-        for record in batch {
-            if let Err(cause) = self.insert(std::slice::from_ref(&record)).await {
-                error!(call.id = %record.call, error = %cause, "the database refuses a record");
-                refused.push(record);
+        for record in &batch {
+            if let Err(cause) = self.insert(std::slice::from_ref(record)).await {
+                refused.push((record.call, cause));
             }
         }
-        refused
+        if refused.len() == batch.len() {
+            return Fate::NotTaken;
+        }
+        Fate::Taken { refused }
     }
 
     /// Writes all of these, or none.
@@ -80,7 +162,8 @@ impl Writer {
             return Ok(());
         }
         let began = Instant::now();
-        let inserted = self.archive.insert(batch).await;
+        let inserted = timeout(PATIENCE, self.archive.insert(batch)).await;
+        let inserted = inserted.context("no answer in time").flatten();
         self.metrics.journal_wrote(began.elapsed(), inserted.is_ok());
         inserted?;
         for record in batch {
@@ -97,6 +180,7 @@ mod tests {
     use sea_orm::EntityTrait;
     use tokio::sync::mpsc;
 
+    use super::super::spool::Limits;
     use super::*;
     use crate::call::outcome::Outcome;
     use crate::call::record::{End, tests::record};
@@ -119,15 +203,14 @@ mod tests {
         let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON call_logs
             WHEN NEW.incoming_did_number = 'poison' BEGIN SELECT RAISE(ABORT, 'no'); END";
         sea_orm::ConnectionTrait::execute_unprepared(&db, refuse).await.unwrap();
-        let (spool, _) = Spool::open(folder.path()).unwrap();
+        let (spool, _) = Spool::open(folder.path(), Limits::most_mb(64)).unwrap();
         let spool = Arc::new(spool);
         let (queue_in, queue) = mpsc::unbounded_channel();
         let mut poison = final_record();
         poison.dialled = "poison".to_owned();
         for record in [poison.clone(), final_record(), final_record()] {
-            let record = Arc::new(record);
-            spool.append(&record).unwrap();
-            queue_in.send(record).unwrap();
+            queue_in.send(record.call).unwrap();
+            spool.append(&Arc::new(record));
         }
         let writer = Writer {
             archive: Arc::new(Records(db.clone())),
@@ -137,13 +220,13 @@ mod tests {
         };
         let writer = tokio::spawn(run(writer, queue));
         let written = async {
-            while spool.depth() > 1 {
+            while spool.figures().records > 1 {
                 tokio::task::yield_now().await;
             }
         };
         tokio::time::timeout(Duration::from_secs(10), written).await.unwrap();
         assert_eq!(call_log::Entity::find().all(&db).await.unwrap().len(), 2);
-        assert_eq!(spool.unwritten()[0].call, poison.call, "it stays in the spool");
+        assert!(spool.read(poison.call).is_some(), "it stays in the spool");
 
         let allow = "DROP TRIGGER refuse";
         sea_orm::ConnectionTrait::execute_unprepared(&db, allow).await.unwrap();

@@ -22,6 +22,7 @@ use crate::call::CallRecord;
 use crate::call::outcome::Outcome;
 use crate::call::record::Attempt;
 use crate::capacity::{Cap, Refusal, ScopeKind};
+use crate::journal;
 use crate::live::LiveState;
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
@@ -37,6 +38,10 @@ pub enum Drift {
     BridgeWithoutCall,
     /// A caller who waits and whom nobody serves: it is served now.
     CallerWithoutCall,
+    /// A call whose caller isn't on the switch: it looks, and ends.
+    CallWithoutChannel,
+    /// A caller and a client who talk, and aren't in one bridge: they are put there.
+    CallApart,
     /// Capacity that no call stands for: it is given back.
     HoldWithoutCall,
     /// The records tell of more calls under a cap than the ledger counted.
@@ -73,11 +78,16 @@ pub struct Metrics {
     ari_failures: Counters<2>,
     ari_event_lag: Histogram,
     ari_connections: Counter,
+    ari_replaced: Gauge,
+    overloads: Counter,
     journal_writes: Histogram,
     journal_failures: Counter,
     live_calls: Family<Labels<1>, Gauge>,
     holds: Gauge,
     journal_depth: Gauge<u64, AtomicU64>,
+    journal_bytes: Gauge<u64, AtomicU64>,
+    journal_failing: Gauge,
+    journal_damaged: Counter,
     ari_connected: Gauge,
 }
 
@@ -87,7 +97,7 @@ pub struct Moment {
     pub live: Vec<LiveState>,
     /// None = the ledger can't be asked; the figure stays what it was.
     pub holds: Option<usize>,
-    pub journal_depth: usize,
+    pub journal: journal::Figures,
     pub is_connected: bool,
 }
 
@@ -120,12 +130,25 @@ impl Default for Metrics {
             counters.plain("ari_command_failures", "Commands that Asterisk didn't carry out");
         let ari_connections =
             counters.plain("ari_connections", "How often events began to flow from Asterisk");
+        let ari_replaced = counters.plain(
+            "ari_replaced",
+            "Whether another instance has taken the application's name: 1 until a restart, or 0",
+        );
+        let overloads = counters.plain(
+            "calls_over_limit",
+            "Callers refused because too many were on their way to a client",
+        );
         let journal_failures = counters
             .plain("journal_write_failures", "Batches of records that the database didn't take");
         let live_calls = counters.plain("live_calls", "Calls that are up, by what they are doing");
         let holds = counters.plain("holds", "Attempts that hold capacity");
         let journal_depth =
             counters.plain("journal_depth", "Records that the database doesn't have yet");
+        let journal_bytes = counters.plain("journal_bytes", "What the journal's files hold");
+        let journal_failing = counters
+            .plain("journal_failing", "Whether records can't be written to the journal: 1 or 0");
+        let journal_damaged = counters
+            .plain("journal_damaged_files", "Files of the journal in which damage was found");
         let ari_connected =
             counters.plain("ari_connected", "Whether events flow from Asterisk: 1 or 0");
 
@@ -181,11 +204,16 @@ impl Default for Metrics {
             ari_failures,
             ari_event_lag,
             ari_connections,
+            ari_replaced,
+            overloads,
             journal_writes,
             journal_failures,
             live_calls,
             holds,
             journal_depth,
+            journal_bytes,
+            journal_failing,
+            journal_damaged,
             ari_connected,
         };
         metrics.begin_at_zero();
@@ -219,7 +247,9 @@ impl Metrics {
         if let Some(holds) = moment.holds {
             self.holds.set(number(holds));
         }
-        self.journal_depth.set(moment.journal_depth as u64);
+        self.journal_depth.set(moment.journal.records as u64);
+        self.journal_bytes.set(moment.journal.bytes);
+        self.journal_failing.set(moment.journal.is_failing.into());
         self.ari_connected.set(moment.is_connected.into());
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("a string takes everything");
@@ -297,19 +327,33 @@ impl Metrics {
         self.ari_connections.inc();
     }
 
+    pub fn overloaded(&self) {
+        self.overloads.inc();
+    }
+
+    pub fn ari_replaced(&self) {
+        self.ari_replaced.set(1);
+    }
+
     // --- journal ---
 
     pub fn journal_wrote(&self, took: Duration, has_worked: bool) {
         self.journal_writes.observe(took.as_secs_f64());
         self.journal_failures.inc_by(u64::from(!has_worked));
     }
+
+    pub fn journal_damaged(&self, files: u64) {
+        self.journal_damaged.inc_by(files);
+    }
 }
 
 impl Drift {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::ChannelWithoutCall,
         Self::BridgeWithoutCall,
         Self::CallerWithoutCall,
+        Self::CallWithoutChannel,
+        Self::CallApart,
         Self::UsedTooLow,
         Self::UsedTooHigh,
         Self::HoldWithoutCall,
@@ -320,6 +364,8 @@ impl Drift {
             Self::ChannelWithoutCall => "channel_without_call",
             Self::BridgeWithoutCall => "bridge_without_call",
             Self::CallerWithoutCall => "caller_without_call",
+            Self::CallWithoutChannel => "call_without_channel",
+            Self::CallApart => "call_apart",
             Self::UsedTooLow => "used_too_low",
             Self::UsedTooHigh => "used_too_high",
             Self::HoldWithoutCall => "hold_without_call",

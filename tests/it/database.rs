@@ -261,6 +261,7 @@ fn answered_call(started_at: Timestamp) -> CallRecord {
         }],
         trace: Trace::default(),
         hung_up: None,
+        ending: None,
         end: Some(End { at: ended_at, outcome: Outcome::ANSWERED, cause: cause::NORMAL }),
     }
 }

@@ -11,6 +11,7 @@ mod database;
 mod demo;
 mod documented;
 mod embedded;
+mod faults;
 mod generated;
 mod postgres;
 mod production;

@@ -284,6 +284,7 @@ impl CallReport {
             attempts,
             trace: Trace::default(),
             hung_up: None,
+            ending: None,
             end: Some(end),
         };
         Ok((record, told))

@@ -209,6 +209,8 @@ impl World {
                 }
             }
             Effect::HangUpLeg { attempt, .. } => self.end_leg(attempt, None),
+            // The answer was lost, and perhaps the command.
+            Effect::DetachLeg { .. } if self.choose(8) == 7 => {}
             Effect::DetachLeg { attempt } => {
                 let answered = self.legs.get_mut(&attempt).is_some_and(|leg| {
                     leg.detached = true;
@@ -237,6 +239,8 @@ impl World {
                 Some(leg) if !leg.gone => {
                     if leg.up {
                         self.give(Input::LegAnswered { attempt });
+                    } else if !leg.dialled {
+                        self.give(Input::LegIdle { attempt });
                     }
                 }
                 _ => self.give(Input::LegGone { attempt, cause: None, sip: None }),
@@ -348,6 +352,25 @@ impl World {
         self.give(Input::Started);
     }
 
+    /// Everything on the switch is gone, and what was asked of it too.
+    fn switch_restarts(&mut self) {
+        self.events.clear();
+        self.effects.retain(|effect| {
+            matches!(effect, Effect::Reserve(_) | Effect::Settle(_) | Effect::Release(_))
+        });
+        self.legs.values_mut().for_each(|leg| leg.gone = true);
+        (self.caller_gone, self.bridge_destroyed) = (true, true);
+        let heard = self.now;
+        self.now += chrono::TimeDelta::seconds(1);
+        self.give(Input::Unseen { since: heard });
+        self.give(Input::SwitchRestarted);
+        let asked_of_switch = |effect: &&Effect| {
+            !matches!(effect, Effect::Reserve(_) | Effect::Settle(_) | Effect::Release(_))
+        };
+        assert_eq!(self.effects.iter().find(asked_of_switch).map(drop), None, "{:?}", self.effects);
+        assert!(self.machine.is_closed() || self.machine.reserving, "it ends there and then");
+    }
+
     fn something_odd(&mut self) {
         let attempt = u32::from(self.choose(4)) + 1;
         match self.choose(12) {
@@ -356,6 +379,7 @@ impl World {
             2 => self.cancel_meets_answer(),
             5 => self.crash(),
             6 => self.give(Input::Unseen { since: self.now }),
+            7 => self.switch_restarts(),
             // Old news of legs that are gone or never were.
             3 if self.legs.get(&attempt).is_some_and(|leg| leg.gone) => {
                 self.give(Input::LegGone { attempt, cause: Some(16), sip: None });
@@ -481,6 +505,8 @@ fn an_answer_that_reaches_the_caller_after_the_client_has_left_counts() {
         if reaches_the_caller {
             machine.handle(at, Input::CallerAnswered);
             assert!(machine.record().answered_at.is_some(), "sold, if for a moment");
+            assert_eq!(machine.outcome, None, "the caller may have taken it back");
+            machine.handle(at, Input::Timer(Timer::Settle(1)));
             assert_eq!(machine.outcome, Some(Outcome::ANSWERED));
         } else {
             let effects = machine.handle(at, Input::CallerWaiting);
@@ -495,7 +521,12 @@ fn a_client_who_answers_as_the_ring_time_ends_has_the_call_whole() {
         let mut machine = ringing();
         let at = machine.record().started_at;
         let effects = machine.handle(at, Input::Timer(Timer::Ring(1)));
-        assert!(matches!(effects[..], [Effect::DetachLeg { attempt: 1 }]), "not hung up yet");
+        let [Effect::DetachLeg { attempt: 1 }, Effect::Arm(again, _)] = effects[..] else {
+            panic!("not hung up yet: {effects:?}")
+        };
+        // Nobody said what became of it.
+        let effects = machine.handle(at, Input::Timer(again));
+        assert!(matches!(effects[..], [Effect::DetachLeg { attempt: 1 }, Effect::Arm(..)]));
         if answered_first {
             machine.handle(at, Input::LegAnswered { attempt: 1 });
             machine.handle(at, Input::CallerAnswered);
@@ -534,4 +565,80 @@ fn a_conversation_that_ended_unheard_is_not_billed_for_the_silence() {
     machine.handle(later, Input::LegGone { attempt: 1, cause: None, sip: None });
     let end = machine.record().end.unwrap();
     assert_eq!((end.at, end.outcome), (heard, Outcome::INTERRUPTED_TALK));
+}
+
+/// What an earlier run had noted before it died, and how long before.
+fn adopted(died_after: chrono::TimeDelta) -> (Machine, Timestamp) {
+    let mut record = record();
+    let offer = offer(2, Strategy::Priority);
+    let Decision::Offer(offer) = offer else { panic!("it is one") };
+    let snapshot = Snapshot::new(Vec::new(), offer.links.clone());
+    record.trace.links = offer.links.iter().map(|l| LinkTrace::new(l, "not_reached")).collect();
+    record.trace.dial_timeout_seconds = Some(5);
+    let at = record.started_at;
+    let mut machine = Machine::new(record, Decision::Offer(offer.clone()));
+    machine.handle(at, Input::Started);
+    let granted = Some(offer.links[0].id);
+    let granted = Verdict { rotated_by: 0, cursor: None, refusals: Vec::new(), granted };
+    let effects = machine.handle(at, Input::Verdict { attempt: 1, verdict: Some(granted) });
+    let [Effect::Save(ref saved), ..] = effects[..] else { panic!("{effects:?}") };
+    let now = at + died_after;
+    let mut machine = adopt::machine((**saved).clone(), &snapshot, now);
+    machine.handle(now, Input::Started);
+    (machine, now)
+}
+
+/// The link that is to be held next.
+fn asked_for(effects: &[Effect]) -> Option<i64> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Reserve(request) => Some(request.candidates[0].link.0),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_client_whom_an_earlier_run_died_before_dialling_is_dialled_after_all() {
+    let soon = chrono::TimeDelta::milliseconds(100);
+    let (mut machine, now) = adopted(soon);
+    let effects = machine.handle(now, Input::LegGone { attempt: 1, cause: None, sip: None });
+    assert_eq!(asked_for(&effects), Some(1));
+
+    let (mut machine, now) = adopted(soon);
+    let effects = machine.handle(now, Input::LegIdle { attempt: 1 });
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::HangUpLeg { attempt: 1, .. })));
+    let effects = machine.handle(now, Input::LegGone { attempt: 1, cause: Some(16), sip: None });
+    assert_eq!(asked_for(&effects), Some(1));
+}
+
+/// A check finds no leg, and the caller unanswered, for good.
+fn found_gone(machine: &mut Machine, now: Timestamp) -> Vec<Effect> {
+    let effects = machine.handle(now, Input::LegGone { attempt: 1, cause: None, sip: None });
+    assert!(matches!(effects[..], [Effect::CheckCaller, Effect::Arm(Timer::Answer(1), _)]));
+    machine.handle(now, Input::CallerWaiting);
+    machine.handle(now, Input::CallerWaiting)
+}
+
+#[test]
+fn one_whose_end_nobody_saw_may_have_been_answered() {
+    let (mut machine, now) = adopted(chrono::TimeDelta::seconds(4));
+    machine.handle(now, Input::LegGone { attempt: 1, cause: None, sip: None });
+    machine.handle(now, Input::CallerAnswered);
+    assert!(machine.record().answered_at.is_some(), "the caller is no one else's any more");
+}
+
+#[test]
+fn one_who_had_been_dialled_is_not_dialled_twice() {
+    let (mut machine, now) = adopted(chrono::TimeDelta::seconds(4));
+    let effects = found_gone(&mut machine, now);
+    assert_eq!(asked_for(&effects), Some(2), "it had its time");
+
+    let (mut machine, now) = adopted(chrono::TimeDelta::milliseconds(100));
+    machine.handle(now, Input::LegRinging { attempt: 1 });
+    let effects = found_gone(&mut machine, now);
+    assert_eq!(asked_for(&effects), Some(2), "it rang");
+
+    let (mut machine, now) = adopted(chrono::TimeDelta::milliseconds(100));
+    let effects =
+        machine.handle(now, Input::LegGone { attempt: 1, cause: Some(17), sip: Some(486) });
+    assert_eq!(asked_for(&effects), Some(2), "it was busy");
 }

@@ -1,10 +1,12 @@
 //! What tests stand on.
 
+pub mod apart;
 pub mod api;
 pub mod browser;
 pub mod callers;
 pub mod clients;
 pub mod database;
+pub mod desk;
 pub mod events;
 pub mod metrics;
 pub mod phone;
@@ -12,7 +14,9 @@ pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod production;
+pub mod proxy;
 pub mod redis;
+pub mod scripted;
 pub mod seller;
 pub mod service;
 pub mod sip;

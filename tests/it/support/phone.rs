@@ -21,6 +21,8 @@ pub struct Phone {
     invite: Invite,
     /// The `To` of the answer that made the call.
     answered_by: Option<String>,
+    /// Of the newest request within the call.
+    cseq: u32,
     pub heard: Trace,
     /// Whether the other side hung up.
     pub was_hung_up: bool,
@@ -66,7 +68,8 @@ impl Phone {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let switch = SocketAddr::from(([127, 0, 0, 1], service.sip_port));
         let heard = Trace::default();
-        let phone = Self { socket, switch, invite, answered_by: None, heard, was_hung_up: false };
+        let phone =
+            Self { socket, switch, invite, answered_by: None, cseq: 1, heard, was_hung_up: false };
         let audio = phone.invite.audio_port;
         let body = format!(
             "v=0\r\no=phone 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
@@ -128,10 +131,20 @@ impl Phone {
     }
 
     pub async fn hang_up(&mut self) {
+        self.ask("BYE", "").await;
+    }
+
+    /// Asks for something within the call; the final answer to it.
+    pub async fn ask(&mut self, method: &str, body: &str) -> Message {
         let to = self.answered_by.clone().expect("the call was answered");
-        self.request("BYE", 2, "bye", Some(&to), "").await;
-        let what = "an answer to the BYE";
-        self.wait_for(what, |message| message.answers() == Some("BYE")).await;
+        self.cseq += 1;
+        let wanted = format!("{} {method}", self.cseq);
+        self.request(method, self.cseq, &wanted.replace(' ', "-"), Some(&to), body).await;
+        self.wait_for("an answer", |message| {
+            let is_final = message.status().is_some_and(|status| status >= 200);
+            is_final && message.header("CSeq") == Some(&wanted)
+        })
+        .await
     }
 
     /// Sends something that is no part of the call.
@@ -142,11 +155,14 @@ impl Phone {
     async fn react(&mut self, message: &Message) {
         if let Some(status) = message.final_status() {
             let to = message.header("To").unwrap_or_default().to_owned();
+            let cseq = message.header("CSeq").and_then(|cseq| cseq.split(' ').next()?.parse().ok());
+            let cseq: u32 = cseq.unwrap_or(1);
             if status == 200 {
-                self.request("ACK", 1, "ack", Some(&to), "").await;
+                self.request("ACK", cseq, &format!("ack-{cseq}"), Some(&to), "").await;
                 self.answered_by = Some(to);
             } else {
-                self.request("ACK", 1, "invite", Some(&to), "").await;
+                let branch = if cseq == 1 { "invite".to_owned() } else { format!("{cseq}-INVITE") };
+                self.request("ACK", cseq, &branch, Some(&to), "").await;
             }
         }
         if message.is_request("BYE") {
@@ -174,6 +190,9 @@ impl Phone {
         );
         if !body.is_empty() {
             request.push_str("Content-Type: application/sdp\r\n");
+        }
+        if method == "REFER" {
+            write!(request, "Refer-To: <{uri}>\r\n").unwrap();
         }
         write!(request, "Content-Length: {length}\r\n\r\n{body}").unwrap();
         self.socket.send_to(request.as_bytes(), self.switch).await.unwrap();

@@ -61,10 +61,16 @@ impl Production {
     }
 
     pub fn configure(&self, command: &mut Command) {
+        command.args(["--profile", "production"]);
+        self.configure_service(command);
+    }
+
+    /// The same for a service that runs alone.
+    pub fn configure_service(&self, command: &mut Command) {
         command
-            .args(["--profile", "production"])
             .env("CAPCONDUIT__DATABASE__URL", &self.database_url)
             .env("CAPCONDUIT__DATABASE__REALTIME_URL", &self.realtime_url)
+            .env("CAPCONDUIT__CAPACITY__STORE", "redis")
             .env("CAPCONDUIT__CAPACITY__REDIS_URL", self.redis.url());
     }
 }

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use capconduit::api::create_first_admin;
+use capconduit::clock;
 use chrono::{DateTime, Utc};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -17,6 +19,7 @@ use super::metrics::Metrics;
 use super::ports::Ports;
 use super::process::{Process, print_tail};
 use super::production::{self, Production};
+use super::scripted::ScriptedSwitch;
 use super::seller::{Campaign, Seller, count};
 use super::wait::{eventually, seconds};
 use super::web::Web;
@@ -30,11 +33,15 @@ pub struct Service {
     pub ports: Ports,
     pub http_port: u16,
     pub sip_port: u16,
-    ari_port: u16,
+    pub ari_port: u16,
     ground: Ground,
     pub metrics_port: u16,
     /// Templates of Asterisk's configuration.
     pub asterisk_conf: PathBuf,
+    /// How long a caller hears ringing while the service is away.
+    pub patience: Duration,
+    /// What comes after that, if it isn't a 503.
+    pub fallback: Option<String>,
     folder: TempDir,
 }
 
@@ -43,6 +50,8 @@ enum Ground {
     Embedded,
     /// A database and a Redis that the settings name, made at the first start.
     Production(Option<Arc<Production>>),
+    /// An SQLite file, and a switch that speaks ARI as a test says.
+    Scripted,
     /// Servers that it starts itself.
     Private {
         database_port: u16,
@@ -50,7 +59,7 @@ enum Ground {
     },
 }
 
-/// How long a caller hears ringing while the service is away.
+/// The same, where a test says nothing of it.
 pub const PATIENCE: Duration = seconds(2);
 const READY: &str = "CapConduit is ready";
 
@@ -77,8 +86,28 @@ impl Service {
             metrics_port: ports.single(),
             ports,
             asterisk_conf: Path::new(env!("CARGO_MANIFEST_DIR")).join("asterisk-conf"),
+            patience: PATIENCE,
+            fallback: None,
             folder: tempfile::Builder::new().prefix("cc-").tempdir().unwrap(),
         }
+    }
+
+    /// Gives its Asterisk another configuration: `old` becomes `new` in this file.
+    pub fn change_asterisk_conf(&mut self, file: &str, old: &str, new: &str) {
+        let conf = self.file("changed-asterisk-conf");
+        if self.asterisk_conf != conf {
+            fs::create_dir_all(&conf).unwrap();
+            for entry in fs::read_dir(&self.asterisk_conf).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_file() {
+                    fs::copy(&path, conf.join(path.file_name().unwrap())).unwrap();
+                }
+            }
+            self.asterisk_conf.clone_from(&conf);
+        }
+        let text = fs::read_to_string(conf.join(file)).unwrap();
+        assert!(text.contains(old), "{old} isn't in {file}");
+        fs::write(conf.join(file), text.replace(old, new)).unwrap();
     }
 
     /// One that isn't started yet, of the production profile, with servers of its own.
@@ -93,6 +122,22 @@ impl Service {
     pub async fn start_production() -> Self {
         let mut service = Self::prepare();
         service.ground = Ground::Production(None);
+        service.start_first().await;
+        service
+    }
+
+    /// `capconduit serve` beside a switch that a test scripts.
+    pub async fn start_on(switch: &ScriptedSwitch) -> Self {
+        let mut service = Self::prepare();
+        service.ground = Ground::Scripted;
+        service.ari_port = switch.port;
+        fs::create_dir_all(service.data()).unwrap();
+        let db = capconduit::db::connect(&service.database_url()).await.unwrap();
+        capconduit::db::migrate(&db).await.unwrap();
+        let password = create_first_admin(&db, clock::now()).await.unwrap().unwrap();
+        db.close().await.unwrap();
+        fs::write(service.data().join("admin-password"), password).unwrap();
+        fs::write(service.data().join("ari-password"), "of the scripted switch").unwrap();
         service.start_first().await;
         service
     }
@@ -124,6 +169,13 @@ impl Service {
 
     /// Starts with the data that is there.
     pub async fn start_again(&mut self) {
+        if matches!(self.ground, Ground::Scripted) {
+            self.serve(self.ari_port, &[("CAPCONDUIT__LOG__FORMAT", "human")]);
+            return eventually("the API listens", seconds(30), async || {
+                self.said().contains("the API listens").then_some(())
+            })
+            .await;
+        }
         let (rtp_from, rtp_to) = self.ports.media();
         let mut command = Command::new(env!("CARGO_BIN_EXE_capconduit"));
         command
@@ -134,16 +186,15 @@ impl Service {
             .args(["--sip-port", &self.sip_port.to_string()])
             .args(["--ari-port", &self.ari_port.to_string()])
             .args(["--rtp-ports", &format!("{rtp_from}-{rtp_to}")])
-            .args(["--patience-seconds", &PATIENCE.as_secs().to_string()])
+            .args(["--patience-seconds", &self.patience.as_secs().to_string()])
+            .args(self.fallback.iter().flat_map(|fallback| ["--fallback", fallback]))
             .arg("--tools")
             .arg(tools())
             .arg("--asterisk-conf")
             .arg(&self.asterisk_conf)
             .env("CAPCONDUIT__METRICS__ADDRESS", format!("127.0.0.1:{}", self.metrics_port));
         self.ground.configure(&mut command).await;
-        let output = self.file("stdout");
-        drop(fs::remove_file(&output));
-        let mut process = Process::start(&mut command, &output);
+        let mut process = self.begin(&mut command);
         eventually("the service is ready", seconds(30), async || {
             let ended = process.exited();
             assert!(ended.is_none(), "the service ended at its start: {}", process.output());
@@ -151,6 +202,67 @@ impl Service {
         })
         .await;
         self.process = Some(process);
+    }
+
+    /// Starts the service alone, beside the Asterisk that answers at `ari_port`, and
+    /// doesn't wait for anything.
+    pub fn serve(&mut self, ari_port: u16, settings: &[(&str, &str)]) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_capconduit"));
+        command
+            .arg("serve")
+            .env("CAPCONDUIT__DATABASE__URL", self.database_url())
+            .env("CAPCONDUIT__HTTP__ADDRESS", format!("127.0.0.1:{}", self.http_port))
+            .env("CAPCONDUIT__METRICS__ADDRESS", format!("127.0.0.1:{}", self.metrics_port))
+            .env("CAPCONDUIT__ARI__ADDRESS", format!("127.0.0.1:{ari_port}"))
+            .env("CAPCONDUIT__ARI__PASSWORD", self.secret("ari-password"))
+            .env("CAPCONDUIT__JOURNAL__DIRECTORY", self.data().join("journal"))
+            .envs(settings.iter().copied());
+        if let Ground::Production(Some(production)) = &self.ground {
+            production.configure_service(&mut command);
+        }
+        self.process = Some(self.begin(&mut command));
+    }
+
+    fn begin(&self, command: &mut Command) -> Process {
+        let output = self.file("stdout");
+        drop(fs::remove_file(&output));
+        Process::start(command, &output)
+    }
+
+    /// Waits until it takes calls.
+    pub async fn ready(&self) {
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let url = format!("http://127.0.0.1:{}/ready", self.http_port);
+        eventually("it takes calls", seconds(20), async || {
+            let answer = http.get(&url).send().await.ok()?;
+            (answer.status() == 200).then_some(())
+        })
+        .await;
+    }
+
+    /// The process of its Asterisk.
+    pub fn asterisk_process(&self) -> Pid {
+        self.noted_process("asterisk/run/asterisk.pid")
+    }
+
+    /// The live calls, as an operator sees them.
+    pub async fn live(&self) -> Vec<Value> {
+        items(&self.admin().get("/api/admin/live").await).to_vec()
+    }
+
+    /// How many live calls are in this state.
+    pub async fn live_in(&self, state: &str) -> usize {
+        self.live().await.iter().filter(|call| call["state"] == state).count()
+    }
+
+    /// What it said on its terminal.
+    pub fn said(&self) -> String {
+        fs::read_to_string(self.file("stdout")).unwrap_or_default()
+    }
+
+    /// Tells the service's process something.
+    pub fn signal(&mut self, signal: Signal) {
+        assert!(self.process.as_mut().expect("it runs").signal(signal), "it runs");
     }
 
     /// Ends it as an operator does, and checks that it ends well.
@@ -339,7 +451,7 @@ impl Ground {
 
     async fn configure(&mut self, command: &mut Command) {
         match self {
-            Self::Embedded => {}
+            Self::Embedded | Self::Scripted => {}
             Self::Production(production) => {
                 if production.is_none() {
                     *production = Some(Arc::new(Production::prepare().await));
@@ -361,7 +473,7 @@ impl Drop for Service {
         drop(self.process.take());
         if std::thread::panicking() {
             let data = self.data();
-            print_tail(&self.file("stdout"), 20);
+            print_tail(&self.file("stdout"), 80);
             print_tail(&data.join("log/capconduit.log"), 80);
             print_tail(&data.join("asterisk/log/messages.log"), 20);
         }

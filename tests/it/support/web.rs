@@ -68,6 +68,10 @@ impl Web {
         self.ask(Method::PUT, path, Some(body)).await
     }
 
+    pub async fn delete(&self, path: &str) -> Value {
+        self.ask(Method::DELETE, path, None).await
+    }
+
     /// Whether it can be read now.
     pub async fn is_readable(&self, path: &str) -> bool {
         let request = self.http.get(format!("{}{path}", self.base)).bearer_auth(&self.token);

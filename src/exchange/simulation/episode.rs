@@ -1,0 +1,265 @@
+//! Some dozens of calls, and the lives of the service that leads them.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use tempfile::TempDir;
+use tokio::runtime::Builder;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::asterisk::{Asterisk, Shared, Simulated};
+use super::checks::Checks;
+pub use super::checks::Report;
+use super::people::{Caller, Moment};
+use super::town::Town;
+use super::vault::Vault;
+use crate::call::registry::CallSettings;
+use crate::capacity::recount::{Recount, RecountSettings};
+use crate::capacity::{Keeper, Leases, MemoryLedger};
+use crate::clock::{self, Timestamp};
+use crate::exchange::{Exchange, Ground, Settings};
+use crate::journal::JournalSettings;
+use crate::routing::Current;
+
+pub struct Episode {
+    seed: u64,
+    is_told: bool,
+}
+
+/// What an episode plays in.
+struct World {
+    town: Arc<Town>,
+    switch: Arc<Shared>,
+    vault: Arc<Vault>,
+    luck: SmallRng,
+    began: Timestamp,
+    folder: TempDir,
+}
+
+/// In which callers arrive.
+const ARRIVALS_MS: u64 = 30_000;
+/// After which nothing breaks any more.
+const TROUBLE_MS: u64 = 45_000;
+/// Two audits, and what they find.
+const REST: Duration = Duration::from_secs(40);
+const LONGEST: Duration = Duration::from_secs(600);
+const SIGNALS: usize = 65_536;
+
+impl Episode {
+    pub const fn new(seed: u64) -> Self {
+        Self { seed, is_told: false }
+    }
+
+    /// The same, with everything that happens on standard output where it goes wrong.
+    pub const fn told(mut self) -> Self {
+        self.is_told = true;
+        self
+    }
+
+    pub fn run(&self) -> Report {
+        clock::simulated::forget_calls();
+        let mut world = World::build(self.seed);
+        if self.is_told {
+            world.switch.lock().tell();
+        }
+        let kills = [0, 1, 1, 2, 3][world.luck.random_range(0..5)];
+        for _ in 0..kills {
+            let steps = world.luck.random_range(1..1_500);
+            world.live(Some(steps));
+            if world.is_broken() {
+                break;
+            }
+            world.die();
+        }
+        if !world.is_broken() {
+            world.live(None);
+        }
+        world.end(kills, self.is_told)
+    }
+}
+
+impl World {
+    fn build(seed: u64) -> Self {
+        let mut luck = SmallRng::seed_from_u64(seed);
+        let town = Arc::new(Town::build(&mut luck));
+        let began = "2026-03-02T10:05:00Z".parse().unwrap();
+        let switch = Asterisk::shared(luck.random(), began, Checks::new(town.clone()));
+        let callers = luck.random_range(20..60);
+        let callers: Vec<_> =
+            (0..callers).map(|_| Caller::invent(&mut luck, ARRIVALS_MS)).collect();
+        let trouble = luck.random_range(0..4);
+        {
+            let mut asterisk = switch.lock();
+            asterisk.expect(callers);
+            asterisk.expect_trouble(TROUBLE_MS, trouble);
+        }
+        let vault = Arc::new(Vault::new(luck.random(), began, &mut luck));
+        Self { town, switch, vault, luck, began, folder: folder_in_memory() }
+    }
+
+    fn is_broken(&self) -> bool {
+        self.switch.lock().checks.broken.is_some()
+    }
+
+    /// The service runs: until it has done so many steps, or until everybody has left.
+    fn live(&mut self, steps: Option<u64>) {
+        // A runtime for each life: to drop it is to kill the service, at this very point.
+        let runtime =
+            Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let seed = self.luck.random();
+        runtime.block_on(async {
+            let (began, since) = {
+                let asterisk = self.switch.lock();
+                clock::simulated::begin(asterisk.time());
+                (asterisk.now, Instant::now())
+            };
+            let stop_at = steps.map_or(u64::MAX, |steps| self.switch.lock().steps + steps);
+            let happenings = let_happen(&self.switch, since, began, stop_at);
+            tokio::select! {
+                biased;
+                () = happenings => {}
+                () = self.serve(seed, steps.is_some()) => {}
+            }
+        });
+    }
+
+    async fn serve(&self, seed: u64, until_killed: bool) {
+        let (signals_in, signals) = mpsc::channel(SIGNALS);
+        let routing = Arc::new(Current::default());
+        routing.set(self.town.snapshot());
+        let leases = Leases::default();
+        let ledger = Arc::new(MemoryLedger::unfilled(leases));
+        let recount = RecountSettings { grace: Duration::ZERO, ..RecountSettings::default() };
+        let ground = Ground {
+            switch: Arc::new(Simulated(self.switch.clone())),
+            signals,
+            keeper: Keeper::new(ledger, "simulated", &leases),
+            truth: self.vault.clone(),
+            archive: self.vault.clone(),
+            routing,
+            metrics: Arc::default(),
+        };
+        let journal = JournalSettings {
+            directory: self.folder.path().to_owned(),
+            sync_interval_ms: 1_000,
+            most_mb: 64,
+        };
+        let calls = CallSettings { most_in_setup: 8, audit_seconds: 15 };
+        let exchange =
+            Exchange::start(Settings { calls, journal, recount, seed }, ground).await.unwrap();
+        self.switch.lock().attach(signals_in);
+        self.switch.agenda_changed.notify_one();
+        if until_killed {
+            std::future::pending::<()>().await;
+        }
+        self.come_to_rest(exchange).await;
+    }
+
+    /// Everybody leaves in the end, and nothing of them is left.
+    async fn come_to_rest(&self, exchange: Exchange) {
+        let began = Instant::now();
+        loop {
+            sleep(Duration::from_secs(1)).await;
+            let mut asterisk = self.switch.lock();
+            if asterisk.now > TROUBLE_MS {
+                asterisk.is_unreliable = false;
+                if asterisk.is_quiet() && exchange.live.is_empty() {
+                    break;
+                }
+            }
+            if began.elapsed() > LONGEST {
+                let calls = exchange.live.len();
+                asterisk.must_not("it didn't come to rest", calls);
+                return;
+            }
+        }
+        sleep(REST).await;
+        let holders = exchange.keeper.ledger().holders().await.unwrap();
+        let held = holders.iter().filter(|holder| holder.live).count();
+        let truth =
+            Recount::new(exchange.keeper.clone(), self.vault.clone(), RecountSettings::default());
+        let differences = truth.verify(false).await.unwrap().differences;
+        let bridges = usize::from(self.switch.lock().has_bridges());
+        for (what, count) in [
+            ("calls are left", exchange.live.len()),
+            ("holds are left", held),
+            ("the ledger and the records differ", differences.len()),
+            ("bridges are left", bridges),
+            ("records are left in the journal", exchange.journal.figures().records),
+        ] {
+            self.switch.lock().must_not(what, count);
+        }
+        exchange.stop().await;
+    }
+
+    /// It was killed; the world goes on without it for a while.
+    fn die(&mut self) {
+        let down_ms = self.luck.random_range(20..5_000);
+        let mut asterisk = self.switch.lock();
+        asterisk.checks.report.kills += 1;
+        // As the last write would have left them.
+        let seen = asterisk.now.saturating_sub(self.luck.random_range(0..1_000));
+        touch(self.folder.path(), self.began + Duration::from_millis(seen));
+        asterisk.detach();
+        let back: Moment = asterisk.now + down_ms;
+        asterisk.advance(back, u64::MAX);
+        asterisk.now = back;
+    }
+
+    fn end(self, kills: u32, is_told: bool) -> Report {
+        let mut asterisk = self.switch.lock();
+        if asterisk.checks.broken.is_none() {
+            asterisk.checks.broken = self.vault.broken();
+            asterisk.checks.records_must_be_right(&self.vault.records(), self.began);
+        }
+        if is_told && asterisk.checks.broken.is_some() {
+            println!("{}", asterisk.told());
+        }
+        assert!(u64::from(kills) >= asterisk.checks.report.kills);
+        Report {
+            broken: asterisk.checks.broken.clone(),
+            calls: asterisk.checks.stories.len() as u64,
+            digest: asterisk.digest,
+            steps: asterisk.steps,
+            ..asterisk.checks.report.clone()
+        }
+    }
+}
+
+/// Lets the agenda happen, in simulated time.
+async fn let_happen(switch: &Shared, since: Instant, began: Moment, stop_at: u64) {
+    loop {
+        let next = switch.next().expect("somebody always looks around");
+        let due = since + Duration::from_millis(next.saturating_sub(began));
+        tokio::select! {
+            biased;
+            () = switch.agenda_changed.notified() => {}
+            () = sleep_until(due) => {}
+        }
+        let passed = u64::try_from(since.elapsed().as_millis()).unwrap();
+        let mut asterisk = switch.lock();
+        asterisk.advance(began + passed, stop_at);
+        if asterisk.checks.broken.is_some() || asterisk.steps >= stop_at {
+            return;
+        }
+    }
+}
+
+/// A folder on a disk that syncs at once, where there is one.
+fn folder_in_memory() -> TempDir {
+    let shm = Path::new("/dev/shm");
+    let place: PathBuf = if shm.is_dir() { shm.to_owned() } else { std::env::temp_dir() };
+    tempfile::Builder::new().prefix("cc-simulated-").tempdir_in(place).unwrap()
+}
+
+fn touch(folder: &Path, at: Timestamp) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let file = File::options().append(true).open(entry.unwrap().path()).unwrap();
+        file.set_modified(at.into()).unwrap();
+    }
+}

@@ -1,0 +1,136 @@
+//! Events that are doubled, late, out of order, lost, or from another clock.
+
+use std::time::Instant;
+
+use chrono::TimeDelta;
+
+use super::scene::{NORMAL, NUMBER, Scene, outcome, results};
+use crate::support::scripted::{Door, Flow};
+use crate::support::service::instant;
+use crate::support::wait::{eventually, seconds};
+
+#[tokio::test]
+async fn events_that_come_twice_count_once() {
+    let scene = Scene::set(2, 1).await;
+    scene.switch.set_flow(Flow::Doubled);
+    let (caller, _) = scene.ringing().await;
+    let second = scene.switch.dialled(2).await;
+    scene.switch.answer(&second);
+    scene.until_state("talking").await;
+    let log = scene.end_with(&caller).await;
+    assert_eq!(results(&log), ["no_answer", "answered"]);
+    assert_eq!(scene.switch.dialled_so_far(), 2);
+    assert_eq!(scene.campaign.links().await.iter().map(|link| link.total()).sum::<u64>(), 1);
+}
+
+#[tokio::test]
+async fn events_in_reverse_order_end_as_they_should() {
+    let scene = Scene::set(1, 20).await;
+    let (caller, leg) = scene.ringing().await;
+    scene.switch.set_flow(Flow::Held);
+    scene.switch.answer(&leg);
+    scene.switch.hang_up(&leg, NORMAL, None);
+    // Hung up, answered, rung: the newest first.
+    scene.switch.release(true);
+    scene.switch.gone(&caller).await;
+    let log = scene.over().await;
+    assert_eq!(results(&log).len(), 1, "{log:#}");
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_heard_of_is_found() {
+    let scene = Scene::set(1, 2).await;
+    let (caller, leg) = scene.ringing().await;
+    scene.switch.set_flow(Flow::Lost);
+    scene.switch.answer(&leg);
+    // The end of the ring time finds it answered.
+    scene.until_state("talking").await;
+    assert!(scene.switch.bridged_with(&caller).contains(&leg), "and puts it back");
+    scene.switch.set_flow(Flow::Passing);
+    let log = scene.end_with(&caller).await;
+    assert_eq!(outcome(&log), ("ANSWERED", "answered"));
+}
+
+#[tokio::test]
+async fn an_end_that_nobody_heard_of_is_found_by_the_audit() {
+    let scene = Scene::set(1, 20).await;
+    let (caller, leg) = scene.talking().await;
+    scene.switch.vanish(&caller);
+    // Channels and bridges are listed every 15 seconds.
+    eventually("the client is let go", seconds(20), async || {
+        (!scene.switch.is_there(&leg)).then_some(())
+    })
+    .await;
+    let log = scene.over().await;
+    assert_eq!(log["callStatus"], "ANSWERED");
+}
+
+#[tokio::test]
+async fn a_caller_whose_arrival_nobody_heard_of_is_served_by_the_audit() {
+    let scene = Scene::set(1, 20).await;
+    scene.switch.set_flow(Flow::Lost);
+    let caller = scene.switch.call(NUMBER);
+    scene.switch.set_flow(Flow::Passing);
+    eventually("it is dialled for", seconds(20), async || {
+        (scene.switch.dialled_so_far() == 1).then_some(())
+    })
+    .await;
+    let log = scene.end_with(&caller).await;
+    assert_eq!(log["callStatus"], "CANCELED");
+    let metrics = scene.service.metrics().await;
+    assert!(metrics.known("capconduit_drift_total{kind=\"caller_without_call\"}") >= 1.0);
+}
+
+/// What is billed is measured by one clock: the switch's.
+#[tokio::test]
+async fn a_clock_that_differs_by_five_seconds_changes_no_duration() {
+    for ahead in [5, -5] {
+        let scene = Scene::set(1, 20).await;
+        scene.switch.set_clock_ahead(TimeDelta::seconds(ahead));
+        let (caller, leg) = scene.ringing().await;
+        let answered = Instant::now();
+        scene.switch.answer(&leg);
+        scene.until_state("talking").await;
+        tokio::time::sleep(seconds(2)).await;
+        let log = scene.end_with(&caller).await;
+        let talked = answered.elapsed();
+        let billed = log["billsecSeconds"].as_u64().unwrap();
+        assert!((2..=talked.as_secs()).contains(&billed), "{ahead}: {billed} s of {talked:?}");
+        let rang = instant(&log["timestampAnswered"]) - instant(&log["timestampStart"]);
+        assert!((0..2_000).contains(&rang.num_milliseconds()), "{ahead}: {rang}");
+    }
+}
+
+/// The connection is down while the call changes: what was missed is looked up.
+#[tokio::test]
+async fn calls_go_on_where_they_are_when_the_connection_comes_back() {
+    for down in [seconds(1), seconds(4)] {
+        let scene = Scene::set(1, 20).await;
+        let (talker, _) = scene.talking().await;
+        let (answered, its_leg) = scene.ringing().await;
+        let (left, left_leg) = scene.ringing().await;
+
+        scene.switch.set_door(Door::Closed);
+        scene.switch.break_socket();
+        scene.switch.answer(&its_leg);
+        scene.switch.vanish(&left);
+        tokio::time::sleep(down).await;
+        scene.switch.set_door(Door::Open);
+        scene.until_up().await;
+
+        scene.switch.gone(&left_leg).await;
+        eventually("two calls talk", seconds(10), async || {
+            let live = scene.service.admin().get("/api/admin/live").await;
+            let live = crate::support::service::items(&live);
+            (live.len() == 2 && live.iter().all(|call| call["state"] == "talking")).then_some(())
+        })
+        .await;
+        assert!(scene.switch.is_up(&talker));
+        scene.switch.hang_up(&talker, NORMAL, None);
+        scene.switch.hang_up(&answered, NORMAL, None);
+        scene.service.assert_clean().await;
+        let logs = scene.service.logs(3).await;
+        let answered = logs.iter().filter(|log| log["callStatus"] == "ANSWERED").count();
+        assert_eq!(answered, 2, "{logs:#?}");
+    }
+}
