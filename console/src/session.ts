@@ -1,11 +1,10 @@
 // Who is signed in, and all that is known while they are.
 
 import { computed, signal } from "@preact/signals";
-
-import { Failure, serviceNow, sideOf, signIn, signOut, signedIn } from "./api";
 import type { CallLog, LinkCaps, Minute, Side, User } from "./api";
+import { Failure, serviceNow, sideOf, signedIn, signIn, signOut } from "./api";
 import { calls, follow } from "./live";
-import { poll, type Polled } from "./polled";
+import { type Polled, poll } from "./polled";
 
 export interface Session {
   readonly side: Side;
