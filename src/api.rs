@@ -84,6 +84,7 @@ pub struct Backend {
 }
 
 /// What the API asks of the switch.
+#[async_trait::async_trait]
 pub trait Switch: Send + Sync + 'static {
     /// Whether calls can be controlled now.
     fn is_ready(&self) -> bool;
@@ -92,6 +93,10 @@ pub trait Switch: Send + Sync + 'static {
     ///
     /// The next call can go to a new client without this.
     fn probing_changed(&self);
+
+    /// A client was changed: when this is over, the next call sees it, unless the
+    /// switch is away.
+    async fn client_changed(&self);
 
     /// Ends a live call, of whose record this is told; false if there is none of this id.
     fn hang_up(&self, call: CallId, told: String) -> bool;
@@ -206,12 +211,12 @@ impl Backend {
     ///
     /// # Errors
     /// When the database can't be read; the old snapshot stays in force.
-    pub async fn follow_configuration(&self) -> Result<(), DbErr> {
+    pub async fn follow_configuration(&self) -> Result<i64, DbErr> {
         let revision = store::configuration::revision(&self.db).await?;
-        if revision == self.routing.get().revision() {
-            return Ok(());
+        if revision != self.routing.get().revision() {
+            self.refresh_routing().await?;
         }
-        self.refresh_routing().await
+        Ok(revision)
     }
 
     /// Puts what the database holds in force, at the latest what was committed before the call.

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::api::{self, Backend, Figures, SessionSettings, StreamSettings, Streams, TryLimits};
-use crate::ari::{AriClient, Socket};
+use crate::ari::{AriClient, ClientCache, Socket};
 use crate::call::registry::Request;
 use crate::capacity::measured::MeasuredLedger;
 use crate::capacity::recount::Truth;
@@ -139,14 +139,14 @@ impl App {
             let routes = api::metrics_routes(figures);
             tokio::spawn(api::serve(listener, routes, stop_http.clone()))
         });
-        let switch = Arc::new(Switch::new(
-            ari,
-            exchange.connected.clone(),
-            exchange.requests.clone(),
-            exchange.live.clone(),
-            stop_http.clone(),
-            &tracker,
-        ));
+        let (clients, renewal) = ClientCache::new();
+        tracker.spawn(stop_http.clone().run_until_cancelled_owned(renewal.run(ari)));
+        let switch = Arc::new(Switch {
+            connected: exchange.connected.clone(),
+            requests: exchange.requests.clone(),
+            live: exchange.live.clone(),
+            clients: clients.clone(),
+        });
         let session = SessionSettings {
             lifetime: TimeDelta::hours(i64::from(config.http.session_hours)),
             secure_cookie: config.http.secure_cookies,
@@ -166,7 +166,8 @@ impl App {
         .with_internal_token(config.internal.token.expose_secret())
         .with_streams(Streams::new(StreamSettings::default(), stop_http.clone()));
         let backend = Arc::new(backend);
-        tracker.spawn(stop_http.clone().run_until_cancelled_owned(follow_changes(backend.clone())));
+        let follow = follow_changes(backend.clone(), clients);
+        tracker.spawn(stop_http.clone().run_until_cancelled_owned(follow));
         let http = tokio::spawn(api::serve(listener, api::routes(backend), stop_http.clone()));
         Ok(Self {
             exchange,
@@ -189,6 +190,12 @@ impl App {
     /// ends, but no longer than `patience`.
     pub async fn hang_up_all(&self, patience: Duration) {
         self.exchange.hang_up_all(patience).await;
+    }
+
+    /// Sends new callers back to the dialplan and waits for the end of the calls that
+    /// are up, but no longer than `patience`.
+    pub async fn wait_for_calls(&self, patience: Duration) {
+        self.exchange.wait_for_calls(patience).await;
     }
 
     /// Stops every part. Calls that are up stay up on the switch; their
@@ -239,8 +246,9 @@ fn open_ledger(
 }
 
 /// Puts in force what others change: within a second, however it was changed.
-async fn follow_changes(backend: Arc<Backend>) {
+async fn follow_changes(backend: Arc<Backend>, cache: ClientCache) {
     let mut is_away = false;
+    let mut seen = (None, None);
     loop {
         tokio::time::sleep(FOLLOW_INTERVAL).await;
         let followed = backend.follow_configuration().await;
@@ -250,6 +258,16 @@ async fn follow_changes(backend: Arc<Backend>) {
             warn!(%error, "changes of the configuration can't be seen; calls go on with the last one");
         }
         is_away = followed.is_err();
+        let revision = followed.ok();
+        if revision.is_none() || revision == seen.0 {
+            continue;
+        }
+        if let Ok(clients) = store::clients::versions(&backend.db).await {
+            if seen.1.as_ref() != Some(&clients) {
+                cache.renew_soon();
+            }
+            seen = (revision, Some(clients));
+        }
     }
 }
 
@@ -276,45 +294,21 @@ struct Switch {
     connected: Arc<AtomicBool>,
     requests: mpsc::Sender<Request>,
     live: Arc<Live>,
-    /// Rung when clients' addresses are to be probed anew.
-    changed: Arc<tokio::sync::Notify>,
+    clients: ClientCache,
 }
 
-/// Changes that come within this time are told to Asterisk together.
-const QUALIFY_DEBOUNCE: Duration = Duration::from_millis(200);
-
-impl Switch {
-    fn new(
-        ari: Arc<AriClient>,
-        connected: Arc<AtomicBool>,
-        requests: mpsc::Sender<Request>,
-        live: Arc<Live>,
-        stop: CancellationToken,
-        tracker: &TaskTracker,
-    ) -> Self {
-        let changed = Arc::new(tokio::sync::Notify::new());
-        let bell = changed.clone();
-        tracker.spawn(async move {
-            while stop.run_until_cancelled(bell.notified()).await.is_some() {
-                tokio::time::sleep(QUALIFY_DEBOUNCE).await;
-                // Asterisk reads how often to probe an address when it loads the
-                // module; new endpoints are dialable without it.
-                if let Err(error) = ari.reload_module("res_pjsip.so").await {
-                    warn!(%error, "Asterisk doesn't probe changed clients yet");
-                }
-            }
-        });
-        Self { connected, requests, live, changed }
-    }
-}
-
+#[async_trait::async_trait]
 impl api::Switch for Switch {
     fn is_ready(&self) -> bool {
         self.connected.load(Ordering::Acquire)
     }
 
     fn probing_changed(&self) {
-        self.changed.notify_one();
+        self.clients.renew_soon();
+    }
+
+    async fn client_changed(&self) {
+        self.clients.renew().await;
     }
 
     fn hang_up(&self, call: CallId, told: String) -> bool {

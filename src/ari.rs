@@ -20,6 +20,7 @@
 //!
 //! Facts on what Asterisk sends were taken from traces of Asterisk 22.10.
 
+pub mod cache;
 pub mod client;
 pub mod events;
 pub mod model;
@@ -30,6 +31,7 @@ use std::fmt;
 
 use crate::ids::CallId;
 
+pub use cache::ClientCache;
 pub use client::{AriClient, AriError, AriSettings};
 pub use events::{Event, EventKind};
 pub use model::{Bridge, Channel, ChannelId, ChannelState};

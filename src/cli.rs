@@ -6,6 +6,7 @@ mod users;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::app::App;
-use crate::config::Config;
+use crate::config::{CallsAtShutdown, Config};
 use crate::telemetry::{self, Destination};
 use crate::{api, db, demo, embedded};
 
@@ -145,6 +146,7 @@ async fn with_config(file: &ConfigFile, then: impl AsyncFnOnce(Config) -> ExitCo
 async fn serve(config: Config, ended: CancellationToken) -> ExitCode {
     telemetry::start(&config.log, Destination::Stderr);
     let address = config.http.address.clone();
+    let shutdown = config.shutdown.clone();
     let app = match ended.run_until_cancelled(App::start(config)).await {
         Some(Ok(app)) => app,
         Some(Err(error)) => return fail(&error),
@@ -152,7 +154,12 @@ async fn serve(config: Config, ended: CancellationToken) -> ExitCode {
     };
     info!(address, "the API listens");
     ended.cancelled().await;
-    info!("stopping; calls that are up stay up");
+    match shutdown.calls {
+        CallsAtShutdown::Leave => info!("stopping; calls that are up stay up"),
+        CallsAtShutdown::Wait => {
+            app.wait_for_calls(Duration::from_secs(shutdown.wait_seconds)).await;
+        }
+    }
     app.stop().await;
     ExitCode::SUCCESS
 }

@@ -29,6 +29,7 @@ pub struct Config {
     pub calls: CallSettings,
     pub journal: JournalSettings,
     pub capacity: CapacitySettings,
+    pub shutdown: ShutdownSettings,
     pub metrics: MetricsSettings,
     pub log: LogSettings,
 }
@@ -128,6 +129,23 @@ impl CapacitySettings {
     }
 }
 
+/// What becomes of calls when the service is asked to end.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShutdownSettings {
+    pub calls: CallsAtShutdown,
+    /// The longest wait for their end.
+    pub wait_seconds: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CallsAtShutdown {
+    /// The next start takes them up.
+    Leave,
+    Wait,
+}
+
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MetricsSettings {
@@ -161,11 +179,25 @@ pub enum LogFormat {
 /// What is wrong with the settings, in one sentence.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("the settings can't be read: {0}")]
+    #[error("the settings can't be read: {}", one_sentence(.0))]
     Unreadable(#[from] config::ConfigError),
     #[error("setting `{name}` {problem}")]
     Invalid { name: &'static str, problem: String },
 }
+
+/// Without the picture of the place that parsers draw.
+fn one_sentence(error: &config::ConfigError) -> String {
+    let said = error.to_string();
+    let is_drawn = |line: &&str| {
+        line.trim_start().trim_start_matches(|c: char| c.is_ascii_digit()).trim().starts_with('|')
+    };
+    let lines = said.lines().filter(|line| !is_drawn(line) && !line.trim().is_empty());
+    let joined = lines.collect::<Vec<_>>().join(": ");
+    joined.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SENTENCE_MOST).collect()
+}
+
+/// A setting of any length is no reason for an error of any length.
+const SENTENCE_MOST: usize = 500;
 
 type Builder = config::ConfigBuilder<config::builder::DefaultState>;
 
@@ -253,13 +285,15 @@ impl Config {
     }
 
     fn layers_over(mut builder: Builder, file: Option<&Path>) -> Builder {
-        use config::{Environment, File, FileFormat};
+        use config::{File, FileFormat};
         if let Some(file) = file {
             builder = builder.add_source(File::from(file).format(FileFormat::Toml));
         }
-        builder.add_source(
-            Environment::with_prefix("CAPCONDUIT").prefix_separator("__").separator("__"),
-        )
+        builder.add_source(Self::environment())
+    }
+
+    fn environment() -> config::Environment {
+        config::Environment::with_prefix("CAPCONDUIT").prefix_separator("__").separator("__")
     }
 
     fn validated(self) -> Result<Self, ConfigError> {
@@ -345,6 +379,9 @@ impl Config {
                 "must be given, and at least 2, where capacity.when_away is share",
             );
         }
+        if !(1..=86_400).contains(&self.shutdown.wait_seconds) {
+            return invalid("shutdown.wait_seconds", "must be from 1 to 86400");
+        }
         if let Some(address) = self.metrics.listens_at() {
             if address.parse::<std::net::SocketAddr>().is_err() {
                 return invalid(
@@ -365,6 +402,8 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn refusal(name: &'static str, value: &str) -> String {
@@ -398,6 +437,8 @@ mod tests {
             ("capacity.verify_minutes", "0"),
             ("capacity.when_away", "hope"),
             ("capacity.instances", "65"),
+            ("shutdown.calls", "drop"),
+            ("shutdown.wait_seconds", "0"),
         ] {
             let refusal = refusal(name, value);
             assert!(refusal.contains(name), "{refusal}");
@@ -435,5 +476,96 @@ mod tests {
         use secrecy::ExposeSecret;
         let config = Config::with(None, &[("ari.password", "1e5".to_owned())]).unwrap();
         assert_eq!(config.ari.password.expose_secret(), "1e5");
+    }
+
+    /// What the service would say of this file in this environment.
+    fn read(file: &str, environment: &[(String, String)]) -> Result<Config, String> {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(path.path(), file).unwrap();
+        let defaults = config::File::from_str(DEFAULTS, config::FileFormat::Toml);
+        let environment = environment.iter().cloned().collect();
+        let builder = config::Config::builder()
+            .add_source(defaults)
+            .add_source(config::File::from(path.path()).format(config::FileFormat::Toml))
+            .add_source(Config::environment().source(Some(environment)));
+        let read = || builder.build()?.try_deserialize::<Config>()?.validated();
+        read().map_err(|error: ConfigError| error.to_string())
+    }
+
+    /// Every setting, by section and name.
+    fn names() -> Vec<(String, String)> {
+        let defaults = config::File::from_str(DEFAULTS, config::FileFormat::Toml);
+        let defaults = config::Config::builder().add_source(defaults).build().unwrap();
+        let sections: std::collections::BTreeMap<
+            String,
+            serde_json::Map<String, serde_json::Value>,
+        > = defaults.try_deserialize().unwrap();
+        let of = |(section, names): (String, serde_json::Map<String, serde_json::Value>)| {
+            let with_section = |name: &String| (section.clone(), name.clone());
+            names.keys().map(with_section).collect::<Vec<_>>()
+        };
+        sections.into_iter().flat_map(of).collect()
+    }
+
+    fn assert_one_sentence(said: &str) {
+        let is_one = said.chars().count() < 700 && !said.chars().any(char::is_control);
+        assert!(is_one && !said.is_empty(), "{said:?}");
+    }
+
+    #[test]
+    fn what_no_parser_can_read_is_refused_in_one_sentence() {
+        for file in ["[http", "a = ", "[http]\naddress = \"1\n", "\u{0}", "[a]\n[a]\n", "= 1"] {
+            let said = read(file, &[]).unwrap_err();
+            assert_one_sentence(&said);
+            assert!(said.starts_with("the settings can't be read"), "{said}");
+        }
+        assert_one_sentence(
+            &read(&format!("\"a\\nb{}\" = 1", "x".repeat(9_999)), &[]).unwrap_err(),
+        );
+        assert!(read(&format!("[log]\nfilter = {}1", "[".repeat(100_000)), &[]).is_err());
+    }
+
+    fn value() -> impl Strategy<Value = String> {
+        prop_oneof![
+            any::<i64>().prop_map(|number| number.to_string()),
+            any::<f64>().prop_map(|number| number.to_string()),
+            any::<String>(),
+            "\"[ -~]{0,40}\"",
+            "[0-9.:a-z/@-]{0,30}".prop_map(|text| format!("\"{text}\"")),
+            Just("true".to_owned()),
+            Just("[1, [2, {a = 3}]]".to_owned()),
+            Just("1979-05-27T07:32:00Z".to_owned()),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        #[test]
+        fn no_file_and_no_environment_is_more_than_one_sentence(
+            noise in prop_oneof![Just(String::new()), any::<String>(), "[\\[\\]a-z=\"{}.,0-9 \n]{0,80}"],
+            settings in proptest::collection::vec((any::<prop::sample::Index>(), value()), 0..4),
+            variables in proptest::collection::vec((any::<prop::sample::Index>(), value()), 0..4),
+        ) {
+            let names = names();
+            let mut file = "[ari]\npassword = \"x\"\n".to_owned();
+            for (which, value) in settings {
+                let (section, name) = which.get(&names);
+                if section != "ari" {
+                    file = format!("{section}.{name} = {value}\n{file}");
+                }
+            }
+            file.push_str(&noise);
+            let environment: Vec<_> = variables
+                .into_iter()
+                .map(|(which, value)| {
+                    let (section, name) = which.get(&names);
+                    (format!("CAPCONDUIT__{section}__{name}").to_uppercase(), value)
+                })
+                .collect();
+            if let Err(said) = read(&file, &environment) {
+                assert_one_sentence(&said);
+            }
+        }
     }
 }

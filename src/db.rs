@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use capconduit_migration::Migrator;
+use sea_orm::sqlx::Connection;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
-    ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbErr,
-    SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait, sqlx,
 };
 use sea_orm_migration::MigratorTrait;
 
@@ -25,9 +26,19 @@ pub async fn connect(url: &str) -> Result<DatabaseConnection, DbErr> {
             sqlite
                 .create_if_missing(true)
                 .journal_mode(SqliteJournalMode::Wal)
-                .synchronous(SqliteSynchronous::Normal)
+                // A record leaves the journal once it is committed here: then a
+                // power cut may not take it any more.
+                .synchronous(SqliteSynchronous::Full)
                 .busy_timeout(Duration::from_secs(5))
                 .foreign_keys(true)
+        })
+        .map_sqlx_sqlite_pool_opts(|pool| {
+            // A commit on a full disk fails and is undone by SQLite itself, of which
+            // the connection's own count of transactions knows nothing: what it
+            // committed from then on would be committed by nobody.
+            pool.before_acquire(|connection, _| {
+                Box::pin(async move { Ok(!connection.is_in_transaction()) })
+            })
         })
         .map_sqlx_postgres_opts(|postgres| {
             postgres
@@ -35,6 +46,38 @@ pub async fn connect(url: &str) -> Result<DatabaseConnection, DbErr> {
                 .options([("statement_timeout", "5s"), ("timezone", "UTC")])
         });
     Database::connect(options).await
+}
+
+/// Whether it is the database that can't be had or take anything now, rather than the
+/// query that is wrong: away, locked, full, or too slow.
+pub fn is_away(err: &DbErr) -> bool {
+    match err {
+        DbErr::ConnectionAcquire(_) => true,
+        DbErr::Conn(RuntimeErr::SqlxError(cause))
+        | DbErr::Exec(RuntimeErr::SqlxError(cause))
+        | DbErr::Query(RuntimeErr::SqlxError(cause)) => match &**cause {
+            sqlx::Error::Database(said) => said.code().is_some_and(|code| means_away(&code)),
+            _ => {
+                matches!(
+                    **cause,
+                    sqlx::Error::Io(_) | sqlx::Error::PoolClosed | sqlx::Error::PoolTimedOut
+                ) || matches!(err, DbErr::Conn(_))
+            }
+        },
+        DbErr::Conn(_) => true,
+        _ => false,
+    }
+}
+
+/// PostgreSQL's codes have five characters, SQLite's are numbers.
+fn means_away(code: &str) -> bool {
+    if code.len() == 5 {
+        // Connection, resources, operator's intervention (timeouts too), system, read-only.
+        let classes = ["08", "53", "57", "58"];
+        return classes.iter().any(|class| code.starts_with(class)) || code == "25006";
+    }
+    // The low byte: busy, locked, read-only, I/O error, full, can't open.
+    code.parse::<u32>().is_ok_and(|code| [5, 6, 8, 10, 13, 14].contains(&(code & 0xFF)))
 }
 
 /// Brings the schema up to date.
@@ -59,4 +102,19 @@ pub async fn begin_write(db: &DatabaseConnection) -> Result<DatabaseTransaction,
         ..TransactionOptions::default()
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_away_is_told_from_what_is_wrong() {
+        for away in ["5", "517", "13", "3338", "57P01", "57014", "53100", "08006", "25006"] {
+            assert!(means_away(away), "{away}");
+        }
+        for wrong in ["19", "2067", "1", "23505", "42P01", "22001", ""] {
+            assert!(!means_away(wrong), "{wrong}");
+        }
+    }
 }

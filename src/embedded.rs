@@ -10,6 +10,7 @@
 
 pub mod asterisk;
 mod backing;
+mod fallback;
 mod postgres;
 mod realtime;
 mod redis;
@@ -37,6 +38,7 @@ use crate::{api, clock, db};
 use asterisk::{Asterisk, Leftover};
 pub use backing::settings_file;
 use backing::{Backing, Servers};
+pub use fallback::Fallback;
 use realtime::Realtime;
 
 /// Run everything on this machine: Asterisk, the database and the service.
@@ -76,6 +78,10 @@ pub struct Options {
     /// Seconds that a caller hears ringing while the service is away.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(0..=120))]
     pub patience_seconds: u32,
+    /// What such a caller gets then: refuse (503), announce:FILE (a sound, then 503) or
+    /// dial:NUMBER@ENDPOINT (an endpoint of DATA/carriers.conf).
+    #[arg(long, default_value_t = Fallback::Refuse)]
+    pub fallback: Fallback,
     /// Folder with Asterisk, as `scripts/fetch-tools` makes it.
     #[arg(long, default_value = ".tools")]
     pub tools: PathBuf,
@@ -132,6 +138,8 @@ pub enum RunError {
     #[error("{operation} {path}: {source}")]
     Folder { operation: &'static str, path: PathBuf, source: io::Error },
     #[error(transparent)]
+    Fallback(#[from] fallback::NoEndpoint),
+    #[error(transparent)]
     Config(#[from] ConfigError),
     #[error("the database can't be prepared: {0}")]
     Database(#[from] sea_orm::DbErr),
@@ -162,6 +170,7 @@ pub async fn run(options: Options, ended: CancellationToken) -> Result<(), RunEr
     // Callers' numbers and passwords are in what this and Asterisk write.
     umask(Mode::RWXG | Mode::RWXO);
     let folder = Folder::claim(&options)?;
+    options.fallback.check(&folder.root)?;
     let mut backing = Backing::of(&options, &folder)?;
     let config = folder.config(&options, &backing)?;
     let leftover = folder.clear(&options, &backing).await?;

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -76,6 +77,8 @@ const LEDGER_PATIENCE: Duration = Duration::from_secs(5);
 /// The last of a call that is over: what it asked of the switch is answered.
 const CALLS_PATIENCE: Duration = Duration::from_secs(2);
 const JOURNAL_PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is said how many calls are waited for.
+const PROGRESS: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
 
 impl Exchange {
@@ -165,6 +168,24 @@ impl Exchange {
         };
         if tokio::time::timeout(patience, gone).await.is_err() {
             warn!(calls = self.live.len(), "calls did not end in time");
+        }
+    }
+
+    /// Sends new callers back to the dialplan and waits for the end of the calls that
+    /// are up, but no longer than `patience`, and says how it goes.
+    pub async fn wait_for_calls(&self, patience: Duration) {
+        if self.requests.send(Request::SendBack).await.is_err() {
+            return;
+        }
+        let deadline = Instant::now() + patience;
+        let mut told = None;
+        while !self.live.is_empty() && Instant::now() < deadline {
+            if told.is_none_or(|at: Instant| at.elapsed() >= PROGRESS) {
+                told = Some(Instant::now());
+                let seconds_left = (deadline - Instant::now()).as_secs();
+                info!(calls = self.live.len(), seconds_left, "waiting for calls to end");
+            }
+            tokio::time::sleep(POLL).await;
         }
     }
 

@@ -60,7 +60,7 @@ pub trait Archive: Send + Sync + 'static {
     /// Takes all of these, or none. One that it has already stays as it is.
     async fn insert(&self, batch: &[Arc<CallRecord>]) -> anyhow::Result<()>;
 
-    /// Whether it answers at all.
+    /// Whether it would take anything now.
     async fn is_there(&self) -> bool;
 }
 

@@ -15,11 +15,12 @@ use poem_openapi::registry::{
 };
 use poem_openapi::types::{ToJSON, Type};
 use poem_openapi::{ApiResponse, Object};
-use sea_orm::{DbErr, RuntimeErr};
+use sea_orm::DbErr;
 use tracing::error;
 
 use super::tries::Blocked;
 use crate::capacity::Unavailable;
+use crate::db::is_away;
 
 /// What went wrong, and with which fields.
 #[derive(Clone, Debug)]
@@ -273,18 +274,6 @@ impl From<DbErr> for Problem {
                 broken()
             }
         }
-    }
-}
-
-/// Whether it was the way to the database that failed, not the query.
-fn is_away(err: &DbErr) -> bool {
-    use sea_orm::sqlx::Error::{Io, PoolClosed, PoolTimedOut};
-    match err {
-        DbErr::Conn(_) | DbErr::ConnectionAcquire(_) => true,
-        DbErr::Exec(RuntimeErr::SqlxError(err)) | DbErr::Query(RuntimeErr::SqlxError(err)) => {
-            matches!(**err, Io(_) | PoolClosed | PoolTimedOut)
-        }
-        _ => false,
     }
 }
 

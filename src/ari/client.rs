@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::model::{Bridge, Channel, Info};
-use super::switch::{Done, Switch};
+use super::switch::{Done, NO_CIRCUIT, Switch};
 use crate::telemetry::{AriFailure, Metrics};
 
 /// Where Asterisk's ARI is, and who we are there.
@@ -69,6 +69,8 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 const LANES: usize = 64;
 /// For as long as this, a command waits for one of those that are under way to end.
 const LANE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The label in `asterisk-conf/extensions.conf` at which callers wait for the application.
+const WAITING_ROOM: &str = "away";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Shorter than a call waits for a leg: what got no answer is looked up within that time.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
@@ -211,7 +213,11 @@ impl Switch for AriClient {
 
     async fn create_bridge(&self, bridge: &str) -> Done {
         let path = format!("bridges/{}", segment(bridge));
-        self.post("create bridge", &path, json!({"type": "mixing"})).await
+        match self.post("create bridge", &path, json!({"type": "mixing"})).await {
+            // There is one: names are ours, and an earlier run may have made it.
+            Err(AriError::Refused { status: 409, .. }) => Ok(()),
+            result => result,
+        }
     }
 
     async fn add_to_bridge(&self, bridge: &str, channel: &str) -> Done {
@@ -257,6 +263,17 @@ impl Switch for AriClient {
     async fn hang_up(&self, channel: &str, cause: i32) -> Done {
         let path = format!("channels/{}?reason_code={cause}", segment(channel));
         gone_is_done(self.send("hang up", Method::DELETE, &path, None).await)
+    }
+
+    async fn send_back(&self, channel: &str) -> Done {
+        let path = format!("channels/{}/continue", segment(channel));
+        match self.post("send back", &path, json!({"label": WAITING_ROOM})).await {
+            // A dialplan without it, or a caller who has just left.
+            Err(AriError::NotFound { .. } | AriError::Refused { .. }) => {
+                self.hang_up(channel, NO_CIRCUIT).await
+            }
+            result => result,
+        }
     }
 
     async fn channel(&self, channel: &str) -> Result<Option<Channel>, AriError> {

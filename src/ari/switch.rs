@@ -5,6 +5,9 @@ use super::model::{Bridge, Channel};
 
 pub type Done = Result<(), AriError>;
 
+/// Q.850: no circuit available. The caller gets a 503.
+pub const NO_CIRCUIT: i32 = 34;
+
 /// The switch as calls see it: one method for each command that they use.
 /// None is ever repeated by itself.
 #[async_trait::async_trait]
@@ -12,7 +15,7 @@ pub trait Switch: Send + Sync + 'static {
     /// The Stasis application that calls come to.
     fn application(&self) -> &str;
 
-    /// Makes a mixing bridge of this name.
+    /// Makes a mixing bridge of this name. That there is one is a success.
     async fn create_bridge(&self, bridge: &str) -> Done;
 
     /// Puts a channel into a bridge. An unanswered channel stays unanswered.
@@ -36,6 +39,12 @@ pub trait Switch: Send + Sync + 'static {
 
     /// Ends a channel with this Q.850 cause. One that is no more is a success.
     async fn hang_up(&self, channel: &str, cause: i32) -> Done;
+
+    /// Gives a caller back to the dialplan, to the place where it waits for the
+    /// application. A switch without such a place ends the call: no circuit available.
+    async fn send_back(&self, channel: &str) -> Done {
+        self.hang_up(channel, NO_CIRCUIT).await
+    }
 
     /// The channel as it is now; none if it is no more.
     async fn channel(&self, channel: &str) -> Result<Option<Channel>, AriError>;

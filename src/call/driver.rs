@@ -382,10 +382,12 @@ impl Hands {
 
     async fn detach_leg(&self, attempt: u32) {
         let (switch, leg, bridge) = (&self.parts.switch, self.leg(attempt), self.call.to_string());
-        self.note(
-            "take the client out of the bridge",
-            switch.remove_from_bridge(&bridge, &leg).await,
-        );
+        let removed = switch.remove_from_bridge(&bridge, &leg).await;
+        if removed.is_err() && !self.is_out_of_bridge(&leg).await {
+            // An answer would still reach the caller. The machine asks again.
+            self.note("take the client out of the bridge", removed);
+            return;
+        }
         let answered = match switch.channel(&leg).await {
             Ok(Some(channel)) => channel.state == ChannelState::Up,
             // Whether it was answered before, only the caller shows.
@@ -442,6 +444,12 @@ impl Hands {
             result = switch.add_to_bridge(&bridge, channel).await;
         }
         result
+    }
+
+    /// Whether the channel is known not to be in the call's bridge.
+    async fn is_out_of_bridge(&self, channel: &str) -> bool {
+        let is_in = |bridge: &Bridge| bridge.channels.iter().any(|c| c.as_str() == channel);
+        self.bridge().await.is_ok_and(|bridge| !bridge.as_ref().is_some_and(is_in))
     }
 
     async fn bridge(&self) -> Result<Option<Bridge>, AriError> {

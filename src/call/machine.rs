@@ -95,7 +95,7 @@ pub enum Input {
     HangUp {
         told: Option<String>,
     },
-    /// Events may have been missed: ask the switch.
+    /// Events flow, and some may have been missed: ask the switch.
     Recheck,
     /// Caller and client are both up, and not in one bridge.
     Apart,
@@ -248,13 +248,16 @@ pub struct Machine {
     /// The switch isn't heard, or not yet since the call was adopted from an
     /// earlier run: until when the call is known to have been up.
     unseen_since: Option<Timestamp>,
+    /// Events don't flow: what a check finds is true now, and may change unheard.
+    blind: bool,
     effects: Vec<Effect>,
 }
 
 const SETUP: Duration = Duration::from_secs(3);
 const ANSWER: Duration = Duration::from_secs(1);
-/// A hang-up that met the answer is announced within a few milliseconds.
-const SETTLE: Duration = Duration::from_millis(100);
+/// A hang-up that met the answer is announced within a few milliseconds, as fast as
+/// events are.
+const SETTLE: Duration = EVENTS_LAG;
 /// The SIP status of a call that its caller took back.
 const REQUEST_TERMINATED: i32 = 487;
 /// Answers to commands overtake events by no more than this.
@@ -290,6 +293,7 @@ impl Machine {
             outcome: None,
             ended: None,
             unseen_since: None,
+            blind: false,
             effects: Vec::new(),
         }
     }
@@ -308,6 +312,7 @@ impl Machine {
     ) -> Self {
         let mut machine = Self::new(record, Decision::Offer(offer));
         machine.unseen_since = Some(last_alive.max(machine.record.last_seen()));
+        machine.blind = true;
         if let Some(ending) = machine.record.ending {
             return machine.adopt_ending(ending);
         }
@@ -369,8 +374,8 @@ impl Machine {
             self.again = None;
         }
         self.step(at, input);
-        if heard {
-            self.unseen_since = None;
+        if heard && self.unseen_since.is_some() {
+            self.unseen_since = self.blind.then_some(at);
         }
         self.close_if_over(at);
         std::mem::take(&mut self.effects)
@@ -429,12 +434,16 @@ impl Machine {
             Input::CallerGone | Input::Timer(Timer::CallerMissing) => self.on_caller_gone(at),
             Input::Timer(timer) => self.on_timer(timer),
             Input::HangUp { told } => self.on_hang_up(at, told),
-            Input::Recheck => self.recheck(),
             Input::Apart => self.on_apart(),
+            Input::Recheck => {
+                self.blind = false;
+                self.recheck();
+            }
             Input::SwitchRestarted => self.on_switch_restarted(at),
             Input::Unseen { since } => {
                 let since = since.max(self.record.last_seen());
                 self.unseen_since.get_or_insert(since);
+                self.blind = true;
             }
             // About a leg of an earlier attempt: old news.
             Input::LegNotCreated { .. }
@@ -642,6 +651,8 @@ impl Machine {
 
     fn on_leg_gone(&mut self, at: Timestamp, cause: Option<i32>, sip: Option<i32>) {
         self.note_unseen_answer(at);
+        let was_answered =
+            self.leg.is_some_and(|leg| self.attempt_mut(leg.attempt).answered_at.is_some());
         let Some(leg) = &mut self.leg else { return };
         match self.state {
             // An earlier run died before it had made the leg, or just then.
@@ -649,8 +660,8 @@ impl Machine {
                 self.leg_over(at, AttemptResult::Canceled, None, None);
                 self.next(at);
             }
-            // Nobody saw it end: it may have been answered, and the caller with it.
-            State::Dialling | State::Detaching if cause.is_none() => {
+            // It was answered, or may have been since nobody saw its end, and the caller with it.
+            State::Dialling | State::Detaching if cause.is_none() || was_answered => {
                 leg.gone = Some(Gone { at, cause, sip });
                 let attempt = leg.attempt;
                 self.state = State::Answering;

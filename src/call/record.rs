@@ -27,12 +27,12 @@ pub struct CallRecord {
     pub answered_at: Option<Timestamp>,
     pub attempts: Vec<Attempt>,
     pub trace: Trace,
-    /// What is told of it if an operator hung up.
-    #[serde(default)]
-    pub hung_up: Option<String>,
     /// How the call is about to end, as long as its legs are being taken down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ending: Option<End>,
+    /// What is told of it if an operator hung up.
+    #[serde(default)]
+    pub hung_up: Option<String>,
     /// Set once, when the call is over.
     pub end: Option<End>,
 }
@@ -141,8 +141,8 @@ pub(crate) mod tests {
             answered_at: None,
             attempts: Vec::new(),
             trace: Trace::default(),
-            hung_up: None,
             ending: None,
+            hung_up: None,
             end: None,
         }
     }

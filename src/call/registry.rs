@@ -39,6 +39,8 @@ pub enum Request {
         /// For its record.
         told: String,
     },
+    /// Callers who come after it wait in the dialplan: the service is about to end.
+    SendBack,
     /// Every call is to end, and callers who come after it are refused.
     HangUpAll,
 }
@@ -64,6 +66,8 @@ pub struct Registry {
     waiting: Vec<(Timestamp, Channel)>,
     /// Events go to another instance for good: when calls were last looked at instead.
     looked_at: Option<Timestamp>,
+    /// Set by [`Request::SendBack`], and never taken back.
+    ending: bool,
     /// Set by [`Request::HangUpAll`], and never taken back.
     closing: bool,
     closed: (mpsc::UnboundedSender<CallId>, mpsc::UnboundedReceiver<CallId>),
@@ -109,6 +113,7 @@ impl Registry {
             lost: HashSet::new(),
             waiting: Vec::new(),
             looked_at: None,
+            ending: false,
             closing: false,
             closed: mpsc::unbounded_channel(),
             audits: mpsc::channel(1),
@@ -252,6 +257,10 @@ impl Registry {
         if self.callers.contains_key(&channel.id) || self.recent.contains(&channel.id) {
             return;
         }
+        if self.ending {
+            self.send_back(channel.id.clone());
+            return;
+        }
         if !self.lost.is_empty() {
             self.waiting.retain(|(_, known)| known.id != channel.id);
             self.waiting.push((at, channel.clone()));
@@ -275,8 +284,8 @@ impl Registry {
             answered_at: None,
             attempts: Vec::new(),
             trace: plan.trace,
-            hung_up: None,
             ending: None,
+            hung_up: None,
             end: None,
         };
         info!(call.id = %call, channel.id = %channel.id, "a call arrived");
@@ -346,6 +355,7 @@ impl Registry {
             Request::HangUp { call, told } => {
                 self.deliver(call, clock::now(), Input::HangUp { told: Some(told) });
             }
+            Request::SendBack => self.ending = true,
             Request::HangUpAll => {
                 self.closing = true;
                 self.tell_all(&Input::HangUp { told: None });
@@ -481,6 +491,16 @@ impl Registry {
         self.tracker.spawn(async move {
             if let Err(error) = switch.hang_up(&channel, cause::TEMPORARY_FAILURE).await {
                 warn!(channel.id = channel, %error, "could not take a channel down");
+            }
+        });
+    }
+
+    /// The next start has it, if that comes within the dialplan's patience.
+    fn send_back(&self, caller: ChannelId) {
+        let switch = self.parts.switch.clone();
+        self.tracker.spawn(async move {
+            if let Err(error) = switch.send_back(caller.as_str()).await {
+                warn!(channel.id = %caller, %error, "could not give a caller back to the dialplan");
             }
         });
     }

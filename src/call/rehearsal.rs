@@ -111,8 +111,8 @@ fn record(arrival: Arrival, plan: &Plan) -> CallRecord {
         answered_at: None,
         attempts: Vec::new(),
         trace: plan.trace.clone(),
-        hung_up: None,
         ending: None,
+        hung_up: None,
         end: None,
     }
 }

@@ -136,6 +136,7 @@ impl Own {
             .arg("--rtp-ports")
             .arg(format!("{}-{}", options.rtp_ports.from, options.rtp_ports.to))
             .args(["--patience-seconds", &options.patience_seconds.to_string()])
+            .args(["--fallback", &options.fallback.to_string()])
             .arg("--tools")
             .arg(&options.tools)
             .arg("--asterisk-conf")

@@ -328,6 +328,7 @@ fn configuration(site: &Site<'_>) -> Result<Vec<(OsString, String)>, AsteriskErr
         ("@RTP_START@", options.rtp_ports.from.to_string()),
         ("@RTP_END@", options.rtp_ports.to.to_string()),
     ];
+    values.extend(options.fallback.values());
     values.extend(realtime.values());
     let folder = &options.asterisk_conf;
     let mut files = Vec::new();
@@ -379,6 +380,14 @@ const CARRIERS_HINT: &str = "\
 ;
 ; [acme](carrier-address)
 ; match = 203.0.113.0/24
+;
+; Where calls go while the service is away (--fallback dial:NUMBER@backup): an endpoint
+; and its address.
+;
+; [backup](trunk)
+; aors = backup
+; [backup](trunk-address)
+; contact = sip:203.0.113.7:5060
 ";
 
 /// Where this Asterisk's modules and documentation are, as `scripts/fetch-tools` noted.

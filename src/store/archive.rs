@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::records;
 use super::truth::Records;
 use crate::call::CallRecord;
+use crate::db::begin_write;
 use crate::journal::Archive;
 
 #[async_trait::async_trait]
@@ -14,6 +15,10 @@ impl Archive for Records {
     }
 
     async fn is_there(&self) -> bool {
-        self.0.ping().await.is_ok()
+        // Somebody else may have the lock, or it may be read-only.
+        match begin_write(&self.0).await {
+            Ok(txn) => txn.rollback().await.is_ok(),
+            Err(_) => false,
+        }
     }
 }

@@ -8,6 +8,8 @@ use sea_orm::{
     IntoActiveModel, QueryFilter, QueryOrder, QuerySelect, Select, Set,
 };
 
+use crate::clock::Timestamp;
+
 /// The rows of one client's PJSIP objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Realtime {
@@ -27,6 +29,20 @@ pub fn list(status: Option<Status>) -> Select<client::Entity> {
 
 pub async fn find(db: &impl ConnectionTrait, id: i64) -> Result<Option<client::Model>, DbErr> {
     client::Entity::find_by_id(id).one(db).await
+}
+
+/// Which clients there are, and when each was changed last.
+///
+/// # Errors
+/// When the database can't be read.
+pub async fn versions(db: &impl ConnectionTrait) -> Result<Vec<(i64, Timestamp)>, DbErr> {
+    client::Entity::find()
+        .select_only()
+        .columns([client::Column::Id, client::Column::UpdatedAt])
+        .order_by_asc(client::COLUMN.id)
+        .into_tuple()
+        .all(db)
+        .await
 }
 
 /// The client, locked until the transaction ends.

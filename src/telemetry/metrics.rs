@@ -92,7 +92,7 @@ pub struct Metrics {
 }
 
 /// Figures of the moment, set before each reading.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Moment {
     pub live: Vec<LiveState>,
     /// None = the ledger can't be asked; the figure stays what it was.

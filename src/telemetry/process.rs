@@ -62,6 +62,11 @@ impl Collector for ProcessFigures {
         let reserved = ConstGauge::new(figures.virtual_bytes);
         put(e, "process_virtual_memory", "Addresses in use", bytes, &reserved)?;
         put(e, "process_threads", "Threads", None, &ConstGauge::new(figures.threads))?;
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let tasks = runtime.metrics().num_alive_tasks();
+            let tasks = ConstGauge::new(i64::try_from(tasks).unwrap_or(i64::MAX));
+            put(e, "capconduit_tasks", "Tasks of the service that are alive", None, &tasks)?;
+        }
         put(e, "process_open_fds", "Open files", None, &ConstGauge::new(figures.open_files))?;
         let most_files = ConstGauge::new(figures.most_files);
         put(e, "process_max_fds", "Files that may be open", None, &most_files)

@@ -260,8 +260,8 @@ fn answered_call(started_at: Timestamp) -> CallRecord {
             sip: None,
         }],
         trace: Trace::default(),
-        hung_up: None,
         ending: None,
+        hung_up: None,
         end: Some(End { at: ended_at, outcome: Outcome::ANSWERED, cause: cause::NORMAL }),
     }
 }

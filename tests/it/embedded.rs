@@ -194,6 +194,22 @@ fn a_port_in_use_or_a_folder_that_cannot_work_is_named_before_anything_starts() 
     let said = refusal(place.run().arg("--data").arg(place.data()).output().unwrap());
     assert!(said.contains("holds the data of the production profile"), "{said}");
     std::fs::remove_file(place.data().join("profile")).unwrap();
+    let mut nowhere = place.run();
+    nowhere.arg("--data").arg(place.data()).args(["--fallback", "dial:+15550100@backup"]);
+    let said = refusal(nowhere.output().unwrap());
+    assert!(said.contains("carriers.conf has no section [backup]"), "{said}");
+    for (option, value) in [
+        ("--fallback", "dial:+1555,0100@backup"),
+        ("--fallback", "announce:/nowhere/at-all.wav"),
+        ("--patience-seconds", "soon"),
+        ("--patience-seconds", "121"),
+    ] {
+        let output = place.run().arg("--data").arg(place.data()).args([option, value]).output();
+        let output = output.unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(option) && said.contains(value), "{said}");
+    }
     let mut elsewhere = place.run();
     elsewhere.arg("--data").arg(place.data()).args(["--sip-address", "192.0.2.1"]);
     let said = refusal(elsewhere.output().unwrap());

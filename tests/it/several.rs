@@ -11,6 +11,7 @@ use tokio::time::sleep;
 
 use crate::support::callers::Plan;
 use crate::support::clients::{Manner, Phones};
+use crate::support::phone::Phone;
 use crate::support::seller::Campaign;
 use crate::support::service::Service;
 use crate::support::wait::{eventually, seconds};
@@ -149,4 +150,40 @@ async fn units_used(campaigns: &[Campaign]) -> u64 {
         used += campaign.links().await.iter().map(|link| link.total()).sum::<u64>();
     }
     used
+}
+
+#[tokio::test]
+async fn a_client_that_moved_is_called_at_its_new_address_by_every_instance() {
+    let one = Service::start_production().await;
+    let other = Service::start_beside(&one).await;
+    let before = Phones::start(&one, Manner::answers_after(50)).await;
+    let after = Phones::start(&one, Manner::answers_after(50)).await;
+    let campaign = one.seller().await.campaign(&one, FIRST, "priority", 20).await;
+    let client = one.client(&before.contact()).await;
+    campaign.link(client, json!({})).await;
+    eventually("the number is known on the other instance", seconds(5), async || {
+        let mut caller = Phone::call(&other, FIRST).await;
+        let is_answered = caller.answer().await == 200;
+        if is_answered {
+            caller.hang_up().await;
+        }
+        is_answered.then_some(())
+    })
+    .await;
+
+    let contact = json!({"pjsip": {"aor": {"contact": after.contact()}}});
+    one.admin().put(&format!("/api/admin/clients/{client}"), contact).await;
+    let answered = || after.trace().count(|message| message.is_answer(200, "INVITE"));
+    let mut caller = Phone::call(&one, FIRST).await;
+    assert_eq!((caller.answer().await, answered()), (200, 1), "the very next call");
+    caller.hang_up().await;
+    eventually("the other instance calls it there too", seconds(3), async || {
+        let mut caller = Phone::call(&other, FIRST).await;
+        assert_eq!(caller.answer().await, 200);
+        caller.hang_up().await;
+        (answered() > 1).then_some(())
+    })
+    .await;
+    one.assert_clean().await;
+    other.assert_no_calls().await;
 }

@@ -234,6 +234,9 @@ impl ClientsApi {
         if before.realtime.aor.qualify_frequency != after.realtime.aor.qualify_frequency {
             caller.backend.switch.probing_changed();
         }
+        if before.realtime != after.realtime {
+            caller.backend.switch.client_changed().await;
+        }
         caller.backend.refresh_routing().await?;
         Ok(Json(describe(&caller.backend, after).await?))
     }

@@ -283,8 +283,8 @@ impl CallReport {
             answered_at,
             attempts,
             trace: Trace::default(),
-            hung_up: None,
             ending: None,
+            hung_up: None,
             end: Some(end),
         };
         Ok((record, told))

@@ -642,3 +642,21 @@ fn one_who_had_been_dialled_is_not_dialled_twice() {
         machine.handle(now, Input::LegGone { attempt: 1, cause: Some(17), sip: Some(486) });
     assert_eq!(asked_for(&effects), Some(2), "it was busy");
 }
+
+#[test]
+fn what_a_check_finds_before_events_flow_may_change_unheard() {
+    let soon = chrono::TimeDelta::milliseconds(100);
+    for events_flow in [false, true] {
+        let (mut machine, now) = adopted(soon);
+        if events_flow {
+            machine.handle(now, Input::Recheck);
+        }
+        machine.handle(now, Input::LegRinging { attempt: 1 });
+        machine.handle(now, Input::CallerWaiting);
+        machine.handle(now + soon, Input::CallerGone);
+        machine.handle(now + soon, Input::LegGone { attempt: 1, cause: Some(16), sip: None });
+        let told = machine.record().end.unwrap().outcome;
+        let due = if events_flow { Outcome::ABANDONED } else { Outcome::INTERRUPTED };
+        assert_eq!(told, due, "it may have been answered in between");
+    }
+}

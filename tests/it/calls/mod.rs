@@ -8,6 +8,7 @@ mod answered;
 mod away;
 mod cancelled;
 mod caps;
+mod drain;
 mod fallback;
 mod followed;
 mod hostile;

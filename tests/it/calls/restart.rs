@@ -1,11 +1,13 @@
 //! The service is killed under calls, and started again.
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 
 use crate::support::clients::{Manner, Phones};
 use crate::support::phone::Phone;
 use crate::support::service::{Service, items};
-use crate::support::wait::{eventually, seconds};
+use crate::support::wait::{eventually, ms, seconds};
 
 const NUMBER: &str = "+15550101101";
 
@@ -74,6 +76,31 @@ async fn a_call_that_rang_when_the_service_died_goes_on_to_its_next_client() {
 }
 
 #[tokio::test]
+async fn the_ring_time_goes_on_with_what_was_left_of_it() {
+    let mut service = Service::start().await;
+    let silent = Phones::start(&service, Manner::rings_forever()).await;
+    let campaign = service.seller().await.campaign(&service, NUMBER, "priority", 6).await;
+    campaign.link(service.client(&silent.contact()).await, json!({})).await;
+    let mut caller = Phone::call(&service, NUMBER).await;
+    caller.ringing().await;
+    let rings_since = Instant::now();
+    // Half of it is over: what is waited for is that nothing happens.
+    let early = caller.try_wait_for(seconds(3), |message| message.final_status().is_some()).await;
+    assert!(early.is_none(), "{early:?}");
+
+    service.kill();
+    service.start_again().await;
+
+    assert_eq!(caller.answer().await, 480);
+    let rang = rings_since.elapsed();
+    assert!((ms(5_500)..ms(8_000)).contains(&rang), "it was to ring for 6 s: {rang:?}");
+    let log = service.only_log().await;
+    assert_eq!((&log["callStatus"], &log["reason"]), (&json!("NOANSWER"), &json!("all_no_answer")));
+    assert_eq!(log["attempts"].as_array().unwrap().len(), 1);
+    service.assert_clean().await;
+}
+
+#[tokio::test]
 async fn a_call_that_ended_while_nobody_watched_is_recorded_as_interrupted() {
     let mut service = Service::start().await;
     let client = Phones::start(&service, Manner::answers_after(50)).await;
@@ -87,6 +114,10 @@ async fn a_call_that_ended_while_nobody_watched_is_recorded_as_interrupted() {
     caller.hang_up().await;
     service.start_again().await;
 
+    eventually("the client, left alone, is told", seconds(3), async || {
+        client.trace().find(|message| !message.sent && message.is_request("BYE")).map(drop)
+    })
+    .await;
     let log = service.only_log().await;
     assert_eq!((&log["callStatus"], &log["reason"]), (&json!("ANSWERED"), &json!("interrupted")));
     assert!(log["billsecSeconds"].as_i64().unwrap() <= 2, "{log:#}");

@@ -6,10 +6,14 @@
 //! [`ScriptedSwitch`]: crate::support::scripted::ScriptedSwitch
 
 mod commands;
+mod database;
 mod dialogs;
+mod disk;
 mod events;
 mod hung;
+mod killed;
 mod network;
+mod races;
 mod replaced;
 mod scene;
 mod socket;

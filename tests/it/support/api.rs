@@ -66,6 +66,7 @@ pub struct Answer {
     pub text: String,
 }
 
+#[async_trait::async_trait]
 impl Switch for FakeSwitch {
     fn is_ready(&self) -> bool {
         !self.is_away.load(Ordering::SeqCst)
@@ -74,6 +75,8 @@ impl Switch for FakeSwitch {
     fn probing_changed(&self) {
         self.probing_changes.fetch_add(1, Ordering::SeqCst);
     }
+
+    async fn client_changed(&self) {}
 
     fn hang_up(&self, call: CallId, told: String) -> bool {
         self.told.lock().push(told);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::clients::sipp;
+use super::clients::{Scenario, sipp};
 use super::process::Process;
 use super::service::Service;
 use super::sip::Trace;
@@ -35,14 +35,18 @@ impl Plan<'_> {
             ("audio_port", service.ports.single().to_string()),
         ];
         let target = format!("127.0.0.1:{}", service.sip_port);
-        let (process, messages) =
-            sipp(service, include_str!("../sipp/caller.xml"), &values, |command| {
+        let (process, messages) = sipp(
+            service,
+            Scenario::Traced(include_str!("../sipp/caller.xml")),
+            &values,
+            |command| {
                 command
                     .arg(target)
                     .args(["-p", &service.ports.single().to_string()])
                     .args(["-m", &self.calls.to_string(), "-l", &self.calls.to_string()])
                     .args(["-r", &self.rate.to_string()]);
-            });
+            },
+        );
         Callers { process, messages, calls: self.calls }
     }
 }

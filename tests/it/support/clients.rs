@@ -11,7 +11,7 @@ use super::wait::{eventually, seconds};
 
 /// A client's phone. It is gone with this.
 pub struct Phones {
-    port: u16,
+    pub port: u16,
     messages: PathBuf,
     process: Process,
 }
@@ -47,6 +47,17 @@ impl Manner {
 impl Phones {
     /// Phones that take calls in this manner.
     pub async fn start(service: &Service, manner: Manner) -> Self {
+        let scenario = Scenario::Traced(include_str!("../sipp/callee.xml"));
+        Self::with_manner(service, scenario, manner).await
+    }
+
+    /// The same, and nothing is written of what comes and goes: for calls by the thousand.
+    pub async fn start_silent(service: &Service, manner: Manner) -> Self {
+        let scenario = Scenario::Counted(include_str!("../sipp/callee.xml"));
+        Self::with_manner(service, scenario, manner).await
+    }
+
+    async fn with_manner(service: &Service, scenario: Scenario<'_>, manner: Manner) -> Self {
         let audio = manner.audio_port.unwrap_or_else(|| service.ports.single());
         let values = [
             ("ring_ms", manner.ring_ms.to_string()),
@@ -54,15 +65,16 @@ impl Phones {
             ("refusals", manner.refusals.to_string()),
             ("audio_port", audio.to_string()),
         ];
-        Self::run(service, include_str!("../sipp/callee.xml"), &values).await
+        Self::run(service, scenario, &values).await
     }
 
     /// Phones that refuse every call with this code.
     pub async fn refusing(service: &Service, code: u16) -> Self {
-        Self::run(service, include_str!("../sipp/refuser.xml"), &[("code", code.to_string())]).await
+        let scenario = Scenario::Traced(include_str!("../sipp/refuser.xml"));
+        Self::run(service, scenario, &[("code", code.to_string())]).await
     }
 
-    async fn run(service: &Service, scenario: &str, values: &[(&str, String)]) -> Self {
+    async fn run(service: &Service, scenario: Scenario<'_>, values: &[(&str, String)]) -> Self {
         let port = service.ports.single();
         let (process, messages) = sipp(service, scenario, values, |command| {
             command.args(["-p", &port.to_string()]);
@@ -94,16 +106,24 @@ impl Drop for Phones {
     }
 }
 
+/// What SIPp is to do, and whether it writes down every message.
+#[derive(Clone, Copy)]
+pub enum Scenario<'a> {
+    Traced(&'a str),
+    Counted(&'a str),
+}
+
 /// Starts SIPp with a scenario in which `[name]` stands for each value.
 pub fn sipp(
     service: &Service,
-    scenario: &str,
+    scenario: Scenario<'_>,
     values: &[(&str, String)],
     more: impl FnOnce(&mut Command),
 ) -> (Process, PathBuf) {
     let name = service.name("sipp");
     let file = |extension: &str| service.file(&format!("{name}.{extension}"));
-    let mut text = scenario.to_owned();
+    let (Scenario::Traced(text) | Scenario::Counted(text)) = scenario;
+    let mut text = text.to_owned();
     for (name, value) in values {
         text = text.replace(&format!("[{name}]"), value);
     }
@@ -114,9 +134,11 @@ pub fn sipp(
         .current_dir(service.file(""))
         .arg("-sf")
         .arg(file("xml"))
-        .args(["-i", "127.0.0.1", "-bind_local", "-nostdin", "-trace_msg", "-message_file"])
-        .arg(&messages)
+        .args(["-i", "127.0.0.1", "-bind_local", "-nostdin"])
         .args(["-cp", &service.ports.single().to_string()]);
+    if let Scenario::Traced(_) = scenario {
+        command.args(["-trace_msg", "-message_file"]).arg(&messages);
+    }
     more(&mut command);
     (Process::start(&mut command, &file("output")), messages)
 }

@@ -65,8 +65,13 @@ impl Phone {
     }
 
     pub async fn invite(service: &Service, invite: Invite) -> Self {
+        Self::invite_at(service.sip_port, invite).await
+    }
+
+    /// The same, of whoever listens on this port of loopback.
+    pub async fn invite_at(sip_port: u16, invite: Invite) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let switch = SocketAddr::from(([127, 0, 0, 1], service.sip_port));
+        let switch = SocketAddr::from(([127, 0, 0, 1], sip_port));
         let heard = Trace::default();
         let phone =
             Self { socket, switch, invite, answered_by: None, cseq: 1, heard, was_hung_up: false };
@@ -128,6 +133,16 @@ impl Phone {
             self.hang_up().await;
         }
         answer
+    }
+
+    /// Where the other side wants its audio, once it has answered.
+    pub fn audio_port(&self) -> Option<u16> {
+        self.heard.find(|message| message.final_status() == Some(200))?.audio_port()
+    }
+
+    /// Waits for the other side to hang up, which it does after this time at most.
+    pub async fn hung_up(&mut self, bound: Duration) -> bool {
+        self.try_wait_for(bound, |message| message.is_request("BYE")).await.is_some()
     }
 
     pub async fn hang_up(&mut self) {

@@ -30,6 +30,10 @@ impl Process {
         Self { child, output: output.to_owned() }
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn output(&self) -> String {
         fs::read_to_string(&self.output).unwrap_or_default()
     }

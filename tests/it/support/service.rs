@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::disk::SmallDisk;
 use super::metrics::Metrics;
 use super::ports::Ports;
 use super::process::{Process, print_tail};
@@ -36,6 +37,8 @@ pub struct Service {
     pub ari_port: u16,
     ground: Ground,
     pub metrics_port: u16,
+    /// What of its data is on a small disk.
+    small_disk: Option<SmallDisk>,
     /// Templates of Asterisk's configuration.
     pub asterisk_conf: PathBuf,
     /// How long a caller hears ringing while the service is away.
@@ -84,6 +87,7 @@ impl Service {
             ari_port: ports.single(),
             ground: Ground::wanted(),
             metrics_port: ports.single(),
+            small_disk: None,
             ports,
             asterisk_conf: Path::new(env!("CARGO_MANIFEST_DIR")).join("asterisk-conf"),
             patience: PATIENCE,
@@ -115,6 +119,20 @@ impl Service {
         let mut service = Self::prepare();
         let (database_port, redis_port) = (service.ports.single(), service.ports.single());
         service.ground = Ground::Private { database_port, redis_port };
+        service
+    }
+
+    /// One of the embedded profile, whatever the others are.
+    pub fn prepare_embedded() -> Self {
+        let mut service = Self::prepare();
+        service.ground = Ground::Embedded;
+        service
+    }
+
+    /// The same, with a part of its data on a disk of its own, which the test can fill.
+    pub fn prepare_with_small_disk(small_disk: SmallDisk) -> Self {
+        let mut service = Self::prepare_embedded();
+        service.small_disk = Some(small_disk);
         service
     }
 
@@ -176,8 +194,31 @@ impl Service {
             })
             .await;
         }
+        let mut process = self.launch().await;
+        eventually("the service is ready", seconds(30), async || {
+            let ended = process.exited();
+            assert!(ended.is_none(), "the service ended at its start: {}", process.output());
+            process.output().contains(READY).then_some(())
+        })
+        .await;
+        self.process = Some(process);
+    }
+
+    /// Starts what can't start, and says what it says then.
+    pub async fn fails_to_start(&mut self) -> String {
+        let mut process = self.launch().await;
+        let status = process.finished("it gives up", seconds(30)).await;
+        assert_eq!(status.code(), Some(1), "{}", process.output());
+        process.output()
+    }
+
+    async fn launch(&mut self) -> Process {
         let (rtp_from, rtp_to) = self.ports.media();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_capconduit"));
+        let program = Path::new(env!("CARGO_BIN_EXE_capconduit"));
+        let mut command = match &self.small_disk {
+            Some(disk) => disk.command(program, &self.data()),
+            None => Command::new(program),
+        };
         command
             .arg("run")
             .arg("--data")
@@ -194,14 +235,7 @@ impl Service {
             .arg(&self.asterisk_conf)
             .env("CAPCONDUIT__METRICS__ADDRESS", format!("127.0.0.1:{}", self.metrics_port));
         self.ground.configure(&mut command).await;
-        let mut process = self.begin(&mut command);
-        eventually("the service is ready", seconds(30), async || {
-            let ended = process.exited();
-            assert!(ended.is_none(), "the service ended at its start: {}", process.output());
-            process.output().contains(READY).then_some(())
-        })
-        .await;
-        self.process = Some(process);
+        self.begin(&mut command)
     }
 
     /// Starts the service alone, beside the Asterisk that answers at `ari_port`, and
@@ -240,6 +274,11 @@ impl Service {
         .await;
     }
 
+    /// The process that serves, for what else is to be done to it.
+    pub fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("it runs")
+    }
+
     /// The process of its Asterisk.
     pub fn asterisk_process(&self) -> Pid {
         self.noted_process("asterisk/run/asterisk.pid")
@@ -247,7 +286,7 @@ impl Service {
 
     /// The live calls, as an operator sees them.
     pub async fn live(&self) -> Vec<Value> {
-        items(&self.admin().get("/api/admin/live").await).to_vec()
+        items(&self.admin().get("/api/admin/live?per_page=200").await).to_vec()
     }
 
     /// How many live calls are in this state.
@@ -281,6 +320,13 @@ impl Service {
     /// Takes the service away from its Asterisk, which goes on alone.
     pub fn kill(&mut self) {
         self.process.take().expect("it runs").kill();
+    }
+
+    /// Where this process finds the small disk, which nobody else sees.
+    pub fn small_disk(&self) -> PathBuf {
+        let process = self.process.as_ref().expect("it runs");
+        let seen_by = PathBuf::from(format!("/proc/{}/root", process.id()));
+        seen_by.join(self.data().strip_prefix("/").unwrap()).join(SmallDisk::FOLDER)
     }
 
     pub fn admin(&self) -> &Web {
@@ -368,6 +414,11 @@ impl Service {
         .await;
         assert_eq!(logs.len(), count, "one log for each call: {logs:#?}");
         logs
+    }
+
+    /// How many logs there are by now.
+    pub async fn logs_total(&self) -> u64 {
+        count(&self.admin().get("/api/admin/logs?per_page=1").await["total"])
     }
 
     /// The logs that are there by now, oldest first.

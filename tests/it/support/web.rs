@@ -64,6 +64,17 @@ impl Web {
         answer.json().await.ok()
     }
 
+    /// What it is refused with: the status, and the problem.
+    pub async fn refused(&self, path: &str, body: Value) -> (u16, Value) {
+        let request = self.http.post(format!("{}{path}", self.base)).bearer_auth(&self.token);
+        let answer = request.json(&body).send().await.unwrap();
+        let kind =
+            answer.headers().get("content-type").map(|kind| kind.to_str().unwrap().to_owned());
+        let status = answer.status().as_u16();
+        assert_eq!(kind.as_deref(), Some("application/problem+json"), "{path}: {status}");
+        (status, answer.json().await.unwrap())
+    }
+
     pub async fn put(&self, path: &str, body: Value) -> Value {
         self.ask(Method::PUT, path, Some(body)).await
     }

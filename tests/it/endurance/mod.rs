@@ -1,0 +1,3 @@
+//! What only time shows.
+
+mod soak;

@@ -1,0 +1,217 @@
+//! Hours of traffic, or a minute of it: what the service and Asterisk use stays as it
+//! is, and at the end nothing is left. `make soak` does it for an hour, at half the
+//! highest rate that is clean; `make test` for a minute, at a low one.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::support::clients::{Manner, Phones};
+use crate::support::load::{Figures, Load, SLOW_MS};
+use crate::support::service::Service;
+use crate::support::wait::{eventually, seconds};
+
+const NUMBER: &str = "+15550102501";
+const RING_MS: u32 = 100;
+const TALK_MS: u32 = 1_000;
+/// Calls per second in `make test`, where nobody looks for the highest.
+const LOW_RATE: u32 = 6;
+/// Rates that are tried, and for how long each. There are ports for no more.
+const RATES: [u32; 10] = [5, 10, 15, 20, 25, 30, 40, 50, 60, 75];
+const TRIED_FOR: Duration = seconds(15);
+/// In the first of so many parts of the time, caches and pools fill.
+const WARM_UP: usize = 4;
+
+/// What is used at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sample {
+    at_seconds: u64,
+    service_kb: u64,
+    service_files: u64,
+    service_threads: u64,
+    service_tasks: u64,
+    asterisk_kb: u64,
+    asterisk_files: u64,
+    asterisk_threads: u64,
+    channels: u64,
+    bridges: u64,
+}
+
+/// How much more of a thing may be used at the end than after the warm-up: a share of
+/// it, and a number besides.
+struct Tolerance {
+    name: &'static str,
+    of: fn(&Sample) -> u64,
+    percent: u64,
+    more: u64,
+}
+
+const TOLERANCES: [Tolerance; 9] = [
+    Tolerance { name: "service: memory, kB", of: |s| s.service_kb, percent: 10, more: 8_192 },
+    Tolerance { name: "service: files", of: |s| s.service_files, percent: 10, more: 16 },
+    Tolerance { name: "service: threads", of: |s| s.service_threads, percent: 0, more: 4 },
+    Tolerance { name: "service: tasks", of: |s| s.service_tasks, percent: 25, more: 16 },
+    Tolerance { name: "Asterisk: memory, kB", of: |s| s.asterisk_kb, percent: 10, more: 16_384 },
+    Tolerance { name: "Asterisk: files", of: |s| s.asterisk_files, percent: 25, more: 32 },
+    Tolerance { name: "Asterisk: threads", of: |s| s.asterisk_threads, percent: 25, more: 16 },
+    Tolerance { name: "channels", of: |s| s.channels, percent: 25, more: 16 },
+    Tolerance { name: "bridges", of: |s| s.bridges, percent: 25, more: 8 },
+];
+
+/// A line of `/proc/PID/status`, its number.
+fn status(pid: i32, name: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap()
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts are small")]
+async fn sample(service: &Service, since: Instant) -> Sample {
+    let metrics = service.metrics().await;
+    let asterisk = service.asterisk_process().as_raw_nonzero().get();
+    let count = async |what| service.ari(what).await.as_array().map_or(0, Vec::len) as u64;
+    Sample {
+        at_seconds: since.elapsed().as_secs(),
+        service_kb: metrics.known("process_resident_memory_bytes") as u64 / 1_024,
+        service_files: metrics.known("process_open_fds") as u64,
+        service_threads: metrics.known("process_threads") as u64,
+        service_tasks: metrics.known("capconduit_tasks") as u64,
+        asterisk_kb: status(asterisk, "VmRSS:"),
+        asterisk_files: fs::read_dir(format!("/proc/{asterisk}/fd")).unwrap().count() as u64,
+        asterisk_threads: status(asterisk, "Threads:"),
+        channels: count("channels").await,
+        bridges: count("bridges").await,
+    }
+}
+
+/// The middle value of a thing over these samples.
+fn median(samples: &[Sample], of: fn(&Sample) -> u64) -> u64 {
+    let mut values: Vec<u64> = samples.iter().map(of).collect();
+    values.sort_unstable();
+    values[values.len() / 2]
+}
+
+/// The highest of the rates at which nothing is repeated, refused or late.
+async fn highest_clean_rate(service: &Service) -> u32 {
+    let mut highest = 0;
+    for rate in RATES {
+        let load = Load::start(service, NUMBER, rate, TALK_MS);
+        sleep(TRIED_FOR).await;
+        let figures = load.stop().await;
+        let verdict = if figures.is_clean() { "clean" } else { "not clean" };
+        eprintln!("{rate:>4} calls/s: {verdict}: {figures:?}");
+        service.assert_clean().await;
+        if !figures.is_clean() {
+            return highest;
+        }
+        highest = rate;
+    }
+    eprintln!("the highest rate that is tried is clean; there may be higher ones");
+    highest
+}
+
+/// Traffic for this long, looked at now and then.
+async fn traffic(service: &Service, rate: u32, length: Duration) -> (Vec<Sample>, Figures) {
+    let every = (length / 40).clamp(seconds(1), seconds(30));
+    let since = Instant::now();
+    let load = Load::start(service, NUMBER, rate, TALK_MS);
+    let mut samples = Vec::new();
+    eprintln!(
+        "    time    calls | service: kB  files threads tasks | Asterisk: kB  files threads | channels bridges"
+    );
+    while since.elapsed() < length {
+        sleep(every).await;
+        let s = sample(service, since).await;
+        eprintln!(
+            "{:>6} s {:>8} | {:>11} {:>6} {:>7} {:>5} | {:>12} {:>6} {:>7} | {:>8} {:>7}",
+            s.at_seconds,
+            load.figures().calls,
+            s.service_kb,
+            s.service_files,
+            s.service_threads,
+            s.service_tasks,
+            s.asterisk_kb,
+            s.asterisk_files,
+            s.asterisk_threads,
+            s.channels,
+            s.bridges,
+        );
+        samples.push(s);
+    }
+    assert_eq!(load.rate(), rate);
+    (samples, load.stop().await)
+}
+
+/// Lines of a log that say that something isn't right.
+fn complaints(log: &std::path::Path, words: [&str; 2]) -> Vec<String> {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let is_one = |line: &&str| words.iter().any(|word| line.contains(word));
+    text.lines().filter(is_one).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn under_steady_traffic_nothing_grows_and_at_its_end_nothing_is_left() {
+    let asked = std::env::var("SOAK_MINUTES").ok();
+    let service = Service::start().await;
+    let manner = Manner::answers_after(RING_MS);
+    let client = Phones::start_silent(&service, manner).await;
+    let campaign = service.seller().await.campaign(&service, NUMBER, "priority", 20).await;
+    let wide = json!({"maxConcurrency": 2_000});
+    campaign.link(service.client(&client.contact()).await, wide).await;
+
+    let (rate, length) = match &asked {
+        None => (LOW_RATE, seconds(60)),
+        Some(minutes) => {
+            let minutes: f64 = minutes.parse().expect("SOAK_MINUTES is a number of minutes");
+            let highest = highest_clean_rate(&service).await;
+            assert!(highest >= 2, "no rate is clean: is this machine busy with something else?");
+            eprintln!("the highest clean rate is {highest} calls/s; half of it from here on");
+            (highest / 2, Duration::from_secs_f64(minutes * 60.0))
+        }
+    };
+    let before = service.metrics().await;
+    let earlier = service.logs_total().await;
+    let idle = sample(&service, Instant::now()).await;
+    let (samples, figures) = traffic(&service, rate, length).await;
+
+    eprintln!("{figures:?}; slow is more than {SLOW_MS} ms");
+    assert!(figures.is_clean(), "{figures:?}");
+    service.assert_clean().await;
+    eventually("a record for each call", seconds(20), async || {
+        (service.logs_total().await - earlier == figures.calls).then_some(())
+    })
+    .await;
+    let answered = "capconduit_calls_total{status=\"ANSWERED\",reason=\"answered\"}";
+    let counted = service.metrics().await.known(answered) - before.sum(answered);
+    assert_eq!(format!("{counted}"), figures.calls.to_string(), "each counts as answered");
+
+    let warm = &samples[samples.len() / WARM_UP..];
+    let (early, late) = (&warm[..warm.len() / 3], &warm[warm.len() * 2 / 3..]);
+    let mut grown = Vec::new();
+    for Tolerance { name, of, percent, more } in &TOLERANCES {
+        let (first, last) = (median(early, *of), median(late, *of));
+        let most = first + first * percent / 100 + more;
+        eprintln!("{name:<22} {first:>9} -> {last:>9}   (at most {most})");
+        if last > most {
+            grown.push(*name);
+        }
+    }
+    assert!(grown.is_empty(), "more and more is used of {grown:?}");
+
+    eventually("what calls needed is given back", seconds(60), async || {
+        let after = sample(&service, Instant::now()).await;
+        let is_back = after.channels == 0
+            && after.bridges == 0
+            && after.service_tasks <= idle.service_tasks + 8
+            && after.service_files <= idle.service_files + 16
+            && after.asterisk_files <= idle.asterisk_files + 80;
+        is_back.then_some(())
+    })
+    .await;
+    let log = service.data().join("log/capconduit.log");
+    assert_eq!(complaints(&log, [" WARN ", " ERROR "]), Vec::<String>::new());
+    let log = service.data().join("asterisk/log/messages.log");
+    assert_eq!(complaints(&log, ["WARNING[", "ERROR["]), Vec::<String>::new());
+}

@@ -1,0 +1,171 @@
+//! The database is away for a minute, under load: no call is refused for it, the
+//! API says what is away, and afterwards every record is there, once.
+
+use std::time::{Duration, Instant};
+
+use sea_orm::sqlx::{self, Connection, SqliteConnection};
+use serde_json::{Value, json};
+
+use crate::support::callers::Plan;
+use crate::support::clients::{Manner, Phones};
+use crate::support::phone::Phone;
+use crate::support::postgres::Postgres;
+use crate::support::production::with_asterisk;
+use crate::support::seller::Campaign;
+use crate::support::service::Service;
+use crate::support::wait::{eventually, seconds};
+
+const NUMBER: &str = "+15550102001";
+const AWAY: Duration = seconds(60);
+/// Calls, two a second: from before the database is away until after it is back.
+const CALLS: u32 = 140;
+/// How long the API may take to say that it can't.
+const PATIENCE: Duration = seconds(12);
+
+/// The load, and what it is for.
+struct Load {
+    client: Phones,
+    campaign: Campaign,
+    plan: Plan<'static>,
+}
+
+impl Load {
+    async fn prepare(service: &Service) -> Self {
+        let client = Phones::start(service, Manner::answers_after(50)).await;
+        let campaign = service.seller().await.campaign(service, NUMBER, "priority", 20).await;
+        campaign.link(service.client(&client.contact()).await, json!({})).await;
+        Self {
+            client,
+            campaign,
+            plan: Plan { number: NUMBER, calls: CALLS, rate: 2, talk_ms: 1_500 },
+        }
+    }
+
+    fn answered(&self) -> usize {
+        self.client.trace().count(|message| message.is_answer(200, "INVITE"))
+    }
+
+    /// Every call was answered, and is recorded once.
+    async fn assert_recorded(&self, service: &Service) {
+        let logs = service.logs(CALLS as usize).await;
+        assert!(logs.iter().all(|log| log["callStatus"] == "ANSWERED"), "{logs:#?}");
+        let link = &self.campaign.links().await[0];
+        assert_eq!((link.live(), link.total()), (0, u64::from(CALLS)));
+        let (code, told) = service.verify_caps();
+        assert!(code == 0 && told.contains("agrees"), "{code}: {told}");
+        service.assert_clean().await;
+    }
+}
+
+/// Asks for a thing that needs the database: it is refused as it should be, in time.
+async fn assert_refused(service: &Service, path: &str, body: Value) {
+    let asked = Instant::now();
+    let (status, problem) = service.admin().refused(path, body).await;
+    assert_eq!(status, 503, "{path}: {problem}");
+    assert_eq!(problem["type"], "urn:capconduit:problem:unavailable");
+    assert!(problem["detail"].as_str().unwrap().contains("The database"), "{problem}");
+    assert!(asked.elapsed() < PATIENCE, "{path}: {:?}", asked.elapsed());
+}
+
+fn sign_in() -> Value {
+    json!({"username": "admin", "password": "whatever it is"})
+}
+
+fn new_user() -> Value {
+    json!({"username": "late", "email": "late@example.com", "password": "a password of the late", "role": "user"})
+}
+
+/// How many records wait, beyond those of live calls.
+async fn waiting(service: &Service) -> f64 {
+    let metrics = service.metrics().await;
+    assert_eq!(metrics.known("capconduit_journal_failing"), 0.0, "the journal is well");
+    metrics.known("capconduit_journal_depth") - metrics.sum("capconduit_live_calls")
+}
+
+#[tokio::test]
+async fn sqlite_is_locked_for_a_minute_and_no_call_and_no_record_is_lost() {
+    let mut service = Service::prepare_embedded();
+    service.start_first().await;
+    let load = Load::prepare(&service).await;
+    let callers = load.plan.start(&service);
+    eventually("calls are answered", seconds(10), async || (load.answered() >= 4).then_some(()))
+        .await;
+
+    let mut other = SqliteConnection::connect(&service.database_url()).await.unwrap();
+    sqlx::query("BEGIN EXCLUSIVE").execute(&mut other).await.unwrap();
+    let away = Instant::now();
+    let answered = load.answered();
+    assert_refused(&service, "/api/admin/users", new_user()).await;
+    // Reading goes on: the lock keeps out those who write.
+    assert!(service.admin().is_readable("/api/admin/logs").await);
+    eventually("records wait", seconds(10), async || (waiting(&service).await > 5.0).then_some(()))
+        .await;
+    tokio::time::sleep(AWAY.saturating_sub(away.elapsed())).await;
+    assert!(load.answered() > answered + 100, "calls went on");
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+
+    callers.finish(seconds(40)).await;
+    load.assert_recorded(&service).await;
+}
+
+#[tokio::test]
+async fn postgresql_is_stopped_for_a_minute_and_no_call_and_no_record_is_lost() {
+    let mut server = Postgres::start();
+    let mut service = Service::prepare_on(&with_asterisk(server.url()).await).await;
+    service.start_first().await;
+    let load = Load::prepare(&service).await;
+    let callers = load.plan.start(&service);
+    eventually("calls are answered", seconds(10), async || (load.answered() >= 4).then_some(()))
+        .await;
+
+    server.stop();
+    let away = Instant::now();
+    let answered = load.answered();
+    for (path, body) in [
+        ("/api/auth/login", sign_in()),
+        ("/api/admin/users", new_user()),
+        ("/api/admin/routing/simulate", json!({"did": NUMBER})),
+    ] {
+        assert_refused(&service, path, body).await;
+    }
+    assert!(!service.admin().is_readable("/ready").await);
+    assert!(service.admin().is_readable("/health").await);
+    eventually("records wait", seconds(10), async || (waiting(&service).await > 5.0).then_some(()))
+        .await;
+    tokio::time::sleep(AWAY.saturating_sub(away.elapsed())).await;
+    assert!(load.answered() > answered + 100, "calls went on: Asterisk remembers the client");
+    server.start_again();
+
+    callers.finish(seconds(40)).await;
+    load.assert_recorded(&service).await;
+}
+
+#[tokio::test]
+async fn what_waits_for_the_database_outlives_a_killed_service() {
+    let mut server = Postgres::start();
+    let mut service = Service::prepare_on(&with_asterisk(server.url()).await).await;
+    service.start_first().await;
+    let load = Load::prepare(&service).await;
+    server.stop();
+    for _ in 0..3 {
+        let mut caller = Phone::call(&service, NUMBER).await;
+        assert_eq!(caller.answer().await, 200);
+        caller.hang_up().await;
+    }
+    eventually("three records wait", seconds(5), async || {
+        (waiting(&service).await >= 3.0).then_some(())
+    })
+    .await;
+    service.kill();
+    // Whoever supervises it tries again.
+    let said = service.fails_to_start().await;
+    assert!(said.contains("the database") && said.lines().count() == 1, "{said}");
+
+    server.start_again();
+    service.start_again().await;
+    let logs = service.logs(3).await;
+    assert!(logs.iter().all(|log| log["callStatus"] == "ANSWERED"), "{logs:#?}");
+    let link = &load.campaign.links().await[0];
+    assert_eq!((link.live(), link.total()), (0, 3));
+    service.assert_clean().await;
+}

@@ -1,0 +1,71 @@
+//! A disk that can be filled: a few MiB of memory, mounted where one service alone sees it.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+
+/// What of a service's data is to be there.
+#[derive(Clone, Copy)]
+pub enum SmallDisk {
+    Journal,
+    JournalAndDatabase,
+}
+
+/// Mounts the disk, puts links to it where the data is looked for, and goes on as the
+/// service. Whoever changes into a namespace has to ask anew to end with its parent.
+const MOUNT: &str = r#"
+set -e
+data=$1 all=$2
+shift 2
+mkdir -p "$data/small"
+mount -t tmpfs -o size=16m,mode=700 none "$data/small"
+mkdir "$data/small/journal"
+ln -sfn small/journal "$data/journal"
+if [ "$all" = all ]; then ln -sfn small/capconduit.db "$data/capconduit.db"; fi
+exec setpriv --pdeathsig TERM "$@"
+"#;
+
+impl SmallDisk {
+    pub const FOLDER: &str = "small";
+
+    /// Whether this machine lets us mount one: it needs no root, but namespaces.
+    pub fn can_be_had() -> bool {
+        let mut command = namespace();
+        command.args(["sh", "-c", "mount -t tmpfs -o size=64k none /mnt"]);
+        let can = command.output().is_ok_and(|output| output.status.success());
+        if !can {
+            eprintln!("not tried: this machine allows no user namespaces with mounts of their own");
+        }
+        can
+    }
+
+    /// Starts `program` with it.
+    pub fn command(self, program: &Path, data: &Path) -> Command {
+        let all = match self {
+            Self::Journal => "journal",
+            Self::JournalAndDatabase => "all",
+        };
+        let mut command = namespace();
+        command.args(["sh", "-c", MOUNT, "sh"]).arg(data).arg(all).arg(program);
+        command
+    }
+}
+
+fn namespace() -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount"]);
+    command
+}
+
+/// Leaves no byte on the disk that this folder is on.
+pub fn fill(folder: &Path) {
+    let mut file = File::create(folder.join("filler")).unwrap();
+    for size in [64 << 10, 4 << 10, 1] {
+        while file.write_all(&vec![1; size]).is_ok() {}
+    }
+}
+
+pub fn make_room(folder: &Path) {
+    fs::remove_file(folder.join("filler")).unwrap();
+}

@@ -1,0 +1,218 @@
+//! Callers and clients who talk: audio over real sockets, fifty packets a second, and
+//! how long it was quiet in between.
+//!
+//! Callers share one port and clients another; a packet says which call it belongs to,
+//! and clients send each one back, so that what comes back has gone through Asterisk
+//! twice. One more call goes from port to port, past Asterisk: what it misses is this
+//! machine's doing and not the switch's.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::service::Service;
+
+pub const PACKET: Duration = Duration::from_millis(20);
+/// The call that goes past Asterisk.
+const CONTROL: u32 = 0;
+const HEADER: usize = 12;
+const SAMPLES: usize = 160;
+/// Marks our packets: the beginning of the payload of each.
+const MARK: [u8; 4] = *b"call";
+/// Sockets are asked again after this: a stopped line is stopped soon.
+const NAP: Duration = Duration::from_millis(1);
+
+pub struct Media {
+    /// Where callers and clients want their audio.
+    pub caller_port: u16,
+    pub client_port: u16,
+    lines: Arc<Mutex<HashMap<u32, Line>>>,
+    over: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// One call's audio.
+struct Line {
+    target: SocketAddr,
+    began: Instant,
+    sent: u32,
+    caller: Ear,
+    client: Ear,
+}
+
+/// What was heard at one end.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ear {
+    last: Option<Instant>,
+    pub packets: u32,
+    /// The longest silence between two packets, and when it was over.
+    pub longest: Duration,
+    pub longest_until: Option<Instant>,
+}
+
+/// What became of one call's audio.
+#[derive(Clone, Copy, Debug)]
+pub struct Heard {
+    pub sent: u32,
+    pub caller: Ear,
+    pub client: Ear,
+}
+
+// === impl Media ===
+
+impl Media {
+    pub fn start(service: &Service) -> Self {
+        let bind = || {
+            let port = service.ports.single();
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+            socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+            (port, socket)
+        };
+        let ((caller_port, caller), (client_port, client)) = (bind(), bind());
+        let lines = Arc::new(Mutex::new(HashMap::new()));
+        let over = Arc::new(AtomicBool::new(false));
+        let sender = caller.try_clone().unwrap();
+        let threads = vec![
+            std::thread::spawn({
+                let (lines, over) = (lines.clone(), over.clone());
+                move || send(&sender, &lines, &over)
+            }),
+            std::thread::spawn({
+                let (lines, over) = (lines.clone(), over.clone());
+                move || listen(&caller, &lines, &over, |line| &mut line.caller, |_, _| {})
+            }),
+            std::thread::spawn({
+                let (lines, over) = (lines.clone(), over.clone());
+                let echo = client.try_clone().unwrap();
+                move || {
+                    let back = |packet: &[u8], from| drop(echo.send_to(packet, from));
+                    listen(&client, &lines, &over, |line| &mut line.client, back);
+                }
+            }),
+        ];
+        let media = Self { caller_port, client_port, lines, over, threads };
+        media.talk(CONTROL, client_port);
+        media
+    }
+
+    /// Begins to send a call's audio to a port of Asterisk's.
+    pub fn talk(&self, call: u32, port: u16) {
+        assert!(call == CONTROL || port != self.client_port);
+        let line = Line {
+            target: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            began: Instant::now(),
+            sent: 0,
+            caller: Ear::default(),
+            client: Ear::default(),
+        };
+        assert!(self.lines.lock().unwrap().insert(call, line).is_none(), "a call has one line");
+    }
+
+    /// Ends a call's audio: what was heard of it.
+    pub fn hush(&self, call: u32) -> Heard {
+        let line = self.lines.lock().unwrap().remove(&call).expect("it talks");
+        Heard { sent: line.sent, caller: line.caller, client: line.client }
+    }
+
+    /// What was heard of a call so far.
+    pub fn heard(&self, call: u32) -> Heard {
+        let lines = self.lines.lock().unwrap();
+        let line = &lines[&call];
+        Heard { sent: line.sent, caller: line.caller, client: line.client }
+    }
+
+    /// What was heard of the call past Asterisk, from here on anew.
+    pub fn control(&self) -> Heard {
+        let heard = self.hush(CONTROL);
+        self.talk(CONTROL, self.client_port);
+        heard
+    }
+}
+
+impl Drop for Media {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            drop(thread.join());
+        }
+    }
+}
+
+impl Ear {
+    fn hear(&mut self, at: Instant) {
+        if let Some(last) = self.last.replace(at) {
+            let silence = at - last;
+            if silence > self.longest {
+                self.longest = silence;
+                self.longest_until = Some(at);
+            }
+        }
+        self.packets += 1;
+    }
+}
+
+impl Heard {
+    /// The longest silence at either end.
+    pub fn longest(&self) -> Duration {
+        self.caller.longest.max(self.client.longest)
+    }
+}
+
+/// Each call's next packet when it is due, until it is over.
+fn send(socket: &UdpSocket, lines: &Mutex<HashMap<u32, Line>>, over: &AtomicBool) {
+    let mut due = Vec::new();
+    while !over.load(Ordering::Relaxed) {
+        let now = Instant::now();
+        for (call, line) in lines.lock().unwrap().iter_mut() {
+            if now >= line.began + PACKET * line.sent {
+                due.push((line.target, packet(*call, line.sent)));
+                line.sent += 1;
+            }
+        }
+        for (target, packet) in due.drain(..) {
+            // A port that Asterisk has closed: the call is over.
+            drop(socket.send_to(&packet, target));
+        }
+        std::thread::sleep(NAP);
+    }
+}
+
+fn listen(
+    socket: &UdpSocket,
+    lines: &Mutex<HashMap<u32, Line>>,
+    over: &AtomicBool,
+    ear: impl Fn(&mut Line) -> &mut Ear,
+    then: impl Fn(&[u8], SocketAddr),
+) {
+    let mut buffer = [0; 2_048];
+    while !over.load(Ordering::Relaxed) {
+        let Ok((read, from)) = socket.recv_from(&mut buffer) else { continue };
+        let (at, packet) = (Instant::now(), &buffer[..read]);
+        let Some(call) = call_of(packet) else { continue };
+        if let Some(line) = lines.lock().unwrap().get_mut(&call) {
+            ear(line).hear(at);
+        }
+        then(packet, from);
+    }
+}
+
+/// RTP with µ-law audio that nobody would like to hear.
+fn packet(call: u32, number: u32) -> [u8; HEADER + SAMPLES] {
+    let mut packet = [0xff; HEADER + SAMPLES];
+    packet[..2].copy_from_slice(&[0x80, 0]);
+    packet[2..4].copy_from_slice(&u16::try_from(number & 0xffff).unwrap().to_be_bytes());
+    packet[4..8].copy_from_slice(&number.wrapping_mul(160).to_be_bytes());
+    packet[8..12].copy_from_slice(&(0x5000_0000 | call).to_be_bytes());
+    packet[HEADER..HEADER + 4].copy_from_slice(&MARK);
+    packet[HEADER + 4..HEADER + 8].copy_from_slice(&call.to_be_bytes());
+    packet
+}
+
+fn call_of(packet: &[u8]) -> Option<u32> {
+    let payload = packet.get(HEADER..HEADER + 8)?;
+    let call = payload.strip_prefix(&MARK)?;
+    Some(u32::from_be_bytes(call.try_into().ok()?))
+}
