@@ -3,7 +3,7 @@
 
 import createClient from "openapi-fetch";
 
-import type { components, paths as AdminPaths } from "./openapi/admin";
+import type { paths as AdminPaths, components } from "./openapi/admin";
 import type { paths as SellerPaths } from "./openapi/seller";
 
 type Schemas = components["schemas"];
@@ -109,7 +109,8 @@ export const signOut = async (): Promise<void> => {
   await ask(admin.POST("/api/auth/logout"));
 };
 
-export const sideOf = (user: User): Side => (user.role === "user" ? sellerSide(user) : adminSide(user));
+export const sideOf = (user: User): Side =>
+  user.role === "user" ? sellerSide(user) : adminSide(user);
 
 const adminSide = (user: User): Side => ({
   user,

@@ -7,7 +7,7 @@ import { Banner, Head } from "./head";
 import { connection } from "./live";
 import { LivePanel } from "./livecalls";
 import { LogPanel } from "./log";
-import { standing, type Session } from "./session";
+import { type Session, standing } from "./session";
 import { SignIn } from "./signin";
 import { Toast } from "./toast";
 import { LogDialog } from "./trace";
@@ -19,7 +19,11 @@ export const App = () => {
   const now = standing.value;
   switch (now.is) {
     case "asking":
-      return <p class="unseen" role="status">Asking who you are</p>;
+      return (
+        <p class="unseen" role="status">
+          Asking who you are
+        </p>
+      );
     case "out":
       return <SignIn why={now.why} />;
     case "in":
@@ -29,7 +33,9 @@ export const App = () => {
 
 const Screen = ({ session }: { session: Session }) => (
   <div class={isLost.value ? "screen stale" : "screen"}>
-    <a class="skip" href="#live-calls">Skip to live calls</a>
+    <a class="skip" href="#live-calls">
+      Skip to live calls
+    </a>
     <Head session={session} />
     <Banner />
     <Figures session={session} />

@@ -33,7 +33,8 @@ const byClient = (links: readonly LinkCaps[]): Group[] => {
   return [...groups.values()];
 };
 
-const fullest = (group: Group): number => Math.max(...group.links.map((link) => fullness(link.caps)));
+const fullest = (group: Group): number =>
+  Math.max(...group.links.map((link) => fullness(link.caps)));
 
 export const CapsPanel = ({ session }: { session: Session }) => {
   const found = session.caps.value.value;
@@ -43,21 +44,31 @@ export const CapsPanel = ({ session }: { session: Session }) => {
   return (
     <section class="panel caps-panel" aria-labelledby="caps">
       <header>
-        <h2 id="caps">Caps <span class="soft">used + held / limit</span></h2>
+        <h2 id="caps">
+          Caps <span class="soft">used + held / limit</span>
+        </h2>
         <button
           class="button small"
           aria-pressed={isFullestFirst.value}
-          onClick={() => { isFullestFirst.value = !isFullestFirst.value; }}
+          onClick={() => {
+            isFullestFirst.value = !isFullestFirst.value;
+          }}
         >
           Fullest first
         </button>
       </header>
       <Trouble of={session.caps} />
       <div class="body" tabIndex={0} role="region" aria-label="Caps, list">
-        {found && groups.length === 0 && <p class="empty">No client is linked to a campaign yet.</p>}
-        {groups.map((group) => <ClientCaps key={group.client.id} group={group} isSeller={isSeller} />)}
+        {found && groups.length === 0 && (
+          <p class="empty">No client is linked to a campaign yet.</p>
+        )}
+        {groups.map((group) => (
+          <ClientCaps key={group.client.id} group={group} isSeller={isSeller} />
+        ))}
         {found && found.links.length < found.total && (
-          <p class="empty">{count(found.total - found.links.length)} more links are not shown here.</p>
+          <p class="empty">
+            {count(found.total - found.links.length)} more links are not shown here.
+          </p>
         )}
       </div>
     </section>
@@ -69,21 +80,30 @@ const ClientCaps = ({ group, isSeller }: { group: Group; isSeller: boolean }) =>
   const own = links[0]?.caps.filter((cap) => cap.scope === "client") ?? [];
   return (
     <div class="client">
-      <h3>{client.name} <span class="soft">{client.clientIdentifier}</span></h3>
-      {own.map((cap) => <Cap key={cap.window} cap={cap} of={`client ${client.name}`} />)}
+      <h3>
+        {client.name} <span class="soft">{client.clientIdentifier}</span>
+      </h3>
+      {own.map((cap) => (
+        <Cap key={cap.window} cap={cap} of={`client ${client.name}`} />
+      ))}
       {links.map((link) => (
         <div class="link" key={link.campaignClientSettingId}>
           <p class="name">
-            <span>{link.campaign.name}{!isSeller && ` · ${link.user.username}`}</span>
+            <span>
+              {link.campaign.name}
+              {!isSeller && ` · ${link.user.username}`}
+            </span>
             {link.status !== "active" && <b>inactive</b>}
           </p>
-          {link.caps.filter((cap) => cap.scope !== "client").map((cap) => (
-            <Cap
-              key={cap.scope + cap.window}
-              cap={cap}
-              of={`${cap.scope} ${link.campaign.name} to ${client.name}`}
-            />
-          ))}
+          {link.caps
+            .filter((cap) => cap.scope !== "client")
+            .map((cap) => (
+              <Cap
+                key={cap.scope + cap.window}
+                cap={cap}
+                of={`${cap.scope} ${link.campaign.name} to ${client.name}`}
+              />
+            ))}
         </div>
       ))}
     </div>
@@ -97,12 +117,14 @@ export const Cap = ({ cap, of }: { cap: Compared; of: string }) => {
   const { scope, window, used, held, limit } = cap;
   const full = ratio(cap);
   const level = full >= 1 ? "full" : full >= NEAR ? "near" : "";
-  const percent = (part: number): string => `${limit === 0 ? 0 : Math.min(100, (100 * part) / limit)}%`;
+  const percent = (part: number): string =>
+    `${limit === 0 ? 0 : Math.min(100, (100 * part) / limit)}%`;
   const words = `${used} used, ${held} held, limit ${limit}${full >= 1 ? ", full" : ""}`;
   return (
     <div class={`cap ${level}`}>
       <span class="what" aria-hidden="true">
-        {scope !== "link" && scope !== "client" && `${scope} `}{windowName(window)}
+        {scope !== "link" && scope !== "client" && `${scope} `}
+        {windowName(window)}
       </span>
       <span
         class="bar"
@@ -118,7 +140,9 @@ export const Cap = ({ cap, of }: { cap: Compared; of: string }) => {
         <span class="held" style={{ width: percent(held) }} />
       </span>
       <span class="numbers" aria-hidden="true">
-        {full >= 1 && "full "}{count(used)}{held > 0 && ` + ${count(held)}`} / {count(limit)}
+        {full >= 1 && "full "}
+        {count(used)}
+        {held > 0 && ` + ${count(held)}`} / {count(limit)}
       </span>
     </div>
   );

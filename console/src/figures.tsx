@@ -1,7 +1,7 @@
 // The state of things in one line.
 
-import { fullness } from "./caps";
 import type { CallStatus, Minute } from "./api";
+import { fullness } from "./caps";
 import { inState, type Session } from "./session";
 import { count, OUTCOMES } from "./words";
 
@@ -48,6 +48,9 @@ interface FigureProps {
 const Figure = ({ name, value, more, isAlarm }: FigureProps) => (
   <div class={isAlarm ? "figure alarm" : "figure"}>
     <dt>{name}</dt>
-    <dd>{value === undefined ? "–" : count(value)}<small>{more}</small></dd>
+    <dd>
+      {value === undefined ? "–" : count(value)}
+      <small>{more}</small>
+    </dd>
   </div>
 );

@@ -44,13 +44,25 @@ export const HangUpDialog = ({ hangUp }: Props) => {
   };
   const isOver = call !== undefined && !calls.value.has(call.callId);
   return (
-    <dialog ref={dialog} aria-labelledby="hang-up" onClose={() => { asked.value = undefined; }}>
+    <dialog
+      ref={dialog}
+      aria-labelledby="hang-up"
+      onClose={() => {
+        asked.value = undefined;
+      }}
+    >
       <form onSubmit={submit}>
         <div>
           <h2 id="hang-up">Hang up this call?</h2>
           <p>
-            From <b>{call?.callerIdNum ?? "a withheld number"}</b> to <b>{call?.incomingDidNumber}</b>
-            {call?.client && <>, with <b>{call.client.name}</b></>}. Both sides are cut off at once.
+            From <b>{call?.callerIdNum ?? "a withheld number"}</b> to{" "}
+            <b>{call?.incomingDidNumber}</b>
+            {call?.client && (
+              <>
+                , with <b>{call.client.name}</b>
+              </>
+            )}
+            . Both sides are cut off at once.
           </p>
         </div>
         <label class="field">
@@ -59,10 +71,19 @@ export const HangUpDialog = ({ hangUp }: Props) => {
         </label>
         <p role="status">{isOver && "The call has ended by itself."}</p>
         <div class="choices">
-          <button type="button" class="button" autofocus onClick={() => { asked.value = undefined; }}>
+          <button
+            type="button"
+            class="button"
+            autofocus
+            onClick={() => {
+              asked.value = undefined;
+            }}
+          >
             Keep the call
           </button>
-          <button class="button danger strong" disabled={isBusy || isOver}>Hang up</button>
+          <button class="button danger strong" disabled={isBusy || isOver}>
+            Hang up
+          </button>
         </div>
       </form>
     </dialog>

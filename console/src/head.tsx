@@ -10,13 +10,21 @@ export const Head = ({ session }: { session: Session }) => {
   const { username, role } = session.side.user;
   return (
     <header class="head">
-      <h1 class="brand"><Mark /> CapConduit</h1>
+      <h1 class="brand">
+        <Mark /> CapConduit
+      </h1>
       <ConnectionSign />
       <span class="space" />
       <span class="soft nowrap clock">{timeOfDay(now.value)}</span>
-      <span class="nowrap"><b>{username}</b> <span class="soft">{ROLES[role]}</span></span>
-      <button class="button small" onClick={nextTheme}>Theme: {theme}</button>
-      <button class="button small" onClick={() => void exit()}>Sign out</button>
+      <span class="nowrap">
+        <b>{username}</b> <span class="soft">{ROLES[role]}</span>
+      </span>
+      <button class="button small" onClick={nextTheme}>
+        Theme: {theme}
+      </button>
+      <button class="button small" onClick={() => void exit()}>
+        Sign out
+      </button>
     </header>
   );
 };
@@ -24,7 +32,11 @@ export const Head = ({ session }: { session: Session }) => {
 const ConnectionSign = () => {
   const { is } = connection.value;
   const words = { connecting: "Connecting", open: "Live", lost: "Disconnected" };
-  return <span class={`connection ${is}`} role="status">{words[is]}</span>;
+  return (
+    <span class={`connection ${is}`} role="status">
+      {words[is]}
+    </span>
+  );
 };
 
 /** Says how old the picture is while nothing is heard. */
@@ -35,8 +47,8 @@ export const Banner = () => {
   const seconds = (now.value && Date.now() - standing.since) / 1_000;
   return (
     <p class="banner">
-      Disconnected: live calls are as they were at {timeOfDay(standing.since)}, {duration(seconds)} ago.
-      Calls go on; this page is trying to come back.
+      Disconnected: live calls are as they were at {timeOfDay(standing.since)}, {duration(seconds)}{" "}
+      ago. Calls go on; this page is trying to come back.
     </p>
   );
 };

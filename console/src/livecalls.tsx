@@ -6,7 +6,7 @@ import type { LiveCall, LiveState } from "./api";
 import { askToHangUp } from "./hangup";
 import { moveFocus } from "./keys";
 import { calls, connection } from "./live";
-import { inState, now, sellers, type Session } from "./session";
+import { inState, now, type Session, sellers } from "./session";
 import { count, duration, STATES, timeOfDay } from "./words";
 
 /** Rows that a browser draws without effort every second. */
@@ -20,8 +20,14 @@ const matches = (call: LiveCall): boolean => {
   const text = wanted.value.trim().toLowerCase();
   if (text === "") return true;
   const { callerIdNum, incomingDidNumber, campaign, client, callId } = call;
-  return [callerIdNum, incomingDidNumber, campaign?.name, client?.name, sellerOf(call), callId]
-    .some((part) => part?.toLowerCase().includes(text));
+  return [
+    callerIdNum,
+    incomingDidNumber,
+    campaign?.name,
+    client?.name,
+    sellerOf(call),
+    callId,
+  ].some((part) => part?.toLowerCase().includes(text));
 };
 
 const sellerOf = (call: LiveCall): string =>
@@ -42,7 +48,9 @@ export const LivePanel = ({ session }: { session: Session }) => {
           <button
             class="button small"
             aria-pressed={state.value === name}
-            onClick={() => { state.value = state.value === name ? undefined : name; }}
+            onClick={() => {
+              state.value = state.value === name ? undefined : name;
+            }}
           >
             {STATES[name]} {inState.value[name]}
           </button>
@@ -53,15 +61,21 @@ export const LivePanel = ({ session }: { session: Session }) => {
           placeholder="Find"
           aria-label="Find live calls"
           value={wanted}
-          onInput={(event) => { wanted.value = event.currentTarget.value; }}
+          onInput={(event) => {
+            wanted.value = event.currentTarget.value;
+          }}
         />
       </header>
       <div class="body" tabIndex={0} role="region" aria-label="Live calls, list">
-        {shown.length === 0
-          ? <p class="empty">{emptiness(all.length)}</p>
-          : <LiveTable rows={shown} isOperator={isOperator} />}
+        {shown.length === 0 ? (
+          <p class="empty">{emptiness(all.length)}</p>
+        ) : (
+          <LiveTable rows={shown} isOperator={isOperator} />
+        )}
         {found.length > shown.length && (
-          <p class="empty">and {count(found.length - shown.length)} more: narrow them down above.</p>
+          <p class="empty">
+            and {count(found.length - shown.length)} more: narrow them down above.
+          </p>
         )}
       </div>
     </section>
@@ -78,29 +92,57 @@ const LiveTable = ({ rows, isOperator }: { rows: LiveCall[]; isOperator: boolean
     <thead role="rowgroup">
       <tr role="row">
         <th role="columnheader">State</th>
-        <th role="columnheader" class="number">For</th>
+        <th role="columnheader" class="number">
+          For
+        </th>
         <th role="columnheader">Caller</th>
         <th role="columnheader">DID</th>
         {isOperator && <th role="columnheader">Seller</th>}
         <th role="columnheader">Campaign</th>
         <th role="columnheader">Client</th>
-        <th role="columnheader" class="number">Attempts</th>
+        <th role="columnheader" class="number">
+          Attempts
+        </th>
         <th role="columnheader">Came</th>
-        {isOperator && <th role="columnheader"><span class="unseen">Hang up</span></th>}
+        {isOperator && (
+          <th role="columnheader">
+            <span class="unseen">Hang up</span>
+          </th>
+        )}
       </tr>
     </thead>
     <tbody role="rowgroup">
       {rows.map((call) => (
         <tr role="row" key={call.callId} data-call={call.callId}>
-          <td role="cell" class="plain"><span class={`state ${call.state}`}>{STATES[call.state]}</span></td>
-          <td role="cell" class="number" data-label="For"><Since instant={call.since} /></td>
-          <td role="cell" data-label="Caller">{call.callerIdNum ?? <span class="soft">withheld</span>}</td>
-          <td role="cell" data-label="DID">{call.incomingDidNumber}</td>
-          {isOperator && <td role="cell" data-label="Seller">{sellerOf(call)}</td>}
-          <td role="cell" data-label="Campaign">{call.campaign?.name}</td>
-          <td role="cell" data-label="Client">{call.client?.name}</td>
-          <td role="cell" class="number" data-label="Attempts">{call.attempts}</td>
-          <td role="cell" data-label="Came">{timeOfDay(call.startedAt)}</td>
+          <td role="cell" class="plain">
+            <span class={`state ${call.state}`}>{STATES[call.state]}</span>
+          </td>
+          <td role="cell" class="number" data-label="For">
+            <Since instant={call.since} />
+          </td>
+          <td role="cell" data-label="Caller">
+            {call.callerIdNum ?? <span class="soft">withheld</span>}
+          </td>
+          <td role="cell" data-label="DID">
+            {call.incomingDidNumber}
+          </td>
+          {isOperator && (
+            <td role="cell" data-label="Seller">
+              {sellerOf(call)}
+            </td>
+          )}
+          <td role="cell" data-label="Campaign">
+            {call.campaign?.name}
+          </td>
+          <td role="cell" data-label="Client">
+            {call.client?.name}
+          </td>
+          <td role="cell" class="number" data-label="Attempts">
+            {call.attempts}
+          </td>
+          <td role="cell" data-label="Came">
+            {timeOfDay(call.startedAt)}
+          </td>
           {isOperator && (
             <td role="cell" class="plain">
               <button

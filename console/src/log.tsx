@@ -21,7 +21,9 @@ export const LogPanel = ({ session }: { session: Session }) => {
         <button
           class="button small"
           aria-pressed={only.value === "unanswered"}
-          onClick={() => { only.value = only.value === "all" ? "unanswered" : "all"; }}
+          onClick={() => {
+            only.value = only.value === "all" ? "unanswered" : "all";
+          }}
         >
           Unanswered only
         </button>
@@ -41,7 +43,9 @@ const LogTable = ({ rows }: { rows: CallLog[] }) => (
       <tr role="row">
         <th role="columnheader">Time</th>
         <th role="columnheader">Outcome</th>
-        <th role="columnheader" class="number">Talk</th>
+        <th role="columnheader" class="number">
+          Talk
+        </th>
         <th role="columnheader">Caller</th>
         <th role="columnheader">DID</th>
         <th role="columnheader">Campaign</th>
@@ -52,19 +56,35 @@ const LogTable = ({ rows }: { rows: CallLog[] }) => (
       {rows.map((log) => (
         <tr role="row" key={log.id} data-call={log.callId}>
           <td role="cell" class="plain">
-            <button class="row-button" onClick={() => openLog(log.id)} title="Why it went where it went">
+            <button
+              class="row-button"
+              onClick={() => openLog(log.id)}
+              title="Why it went where it went"
+            >
               {when(log.timestampStart, now.value)}
-              <span class="unseen">: how the call from {log.callerIdNum ?? "a withheld number"} was decided</span>
+              <span class="unseen">
+                : how the call from {log.callerIdNum ?? "a withheld number"} was decided
+              </span>
             </button>
           </td>
-          <td role="cell" class="plain"><OutcomeSign log={log} /></td>
+          <td role="cell" class="plain">
+            <OutcomeSign log={log} />
+          </td>
           <td role="cell" class="number" data-label="Talk">
             {log.timestampAnswered ? duration(log.billsecSeconds) : ""}
           </td>
-          <td role="cell" data-label="Caller">{log.callerIdNum ?? <span class="soft">withheld</span>}</td>
-          <td role="cell" data-label="DID">{log.incomingDidNumber}</td>
-          <td role="cell" data-label="Campaign">{log.campaign?.name}</td>
-          <td role="cell" data-label="Client">{log.client?.name}</td>
+          <td role="cell" data-label="Caller">
+            {log.callerIdNum ?? <span class="soft">withheld</span>}
+          </td>
+          <td role="cell" data-label="DID">
+            {log.incomingDidNumber}
+          </td>
+          <td role="cell" data-label="Campaign">
+            {log.campaign?.name}
+          </td>
+          <td role="cell" data-label="Client">
+            {log.client?.name}
+          </td>
         </tr>
       ))}
     </tbody>

@@ -1,6 +1,6 @@
 // Something that is asked for now and then, and sooner when it is known to have changed.
 
-import { signal, type ReadonlySignal } from "@preact/signals";
+import { type ReadonlySignal, signal } from "@preact/signals";
 
 import { Failure } from "./api";
 

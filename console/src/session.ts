@@ -1,11 +1,11 @@
 // Who is signed in, and all that is known while they are.
 
 import { computed, signal } from "@preact/signals";
-
-import { Failure, serviceNow, sideOf, signIn, signOut, signedIn } from "./api";
 import type { CallLog, LinkCaps, Minute, Side, User } from "./api";
+import { Failure, serviceNow, sideOf, signedIn, signIn, signOut } from "./api";
 import { calls, follow } from "./live";
-import { poll, type Polled } from "./polled";
+import { type Polled, poll } from "./polled";
+import { say } from "./toast";
 
 export interface Session {
   readonly side: Side;
@@ -74,7 +74,8 @@ const begin = (user: User): Session => {
 };
 
 const leave = (why?: string): void => {
-  if (standing.peek().is === "in") (standing.peek() as { session: Session }).session.end();
+  const before = standing.peek();
+  if (before.is === "in") before.session.end();
   standing.value = why === undefined ? { is: "out" } : { is: "out", why };
 };
 
@@ -93,8 +94,16 @@ export const enter = async (username: string, password: string): Promise<void> =
   standing.value = { is: "in", session: begin(user) };
 };
 
+/** Signs out; whoever can't is told, since they still are signed in. */
 export const exit = async (): Promise<void> => {
-  await signOut().catch(() => undefined);
+  try {
+    await signOut();
+  } catch (failure) {
+    if (!(failure instanceof Failure && failure.status === 401)) {
+      say(`Not signed out: ${(failure as Error).message}`);
+      return;
+    }
+  }
   leave();
 };
 

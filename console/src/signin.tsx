@@ -20,7 +20,9 @@ export const SignIn = ({ why }: { why: string | undefined }) => {
   return (
     <main class="door">
       <form onSubmit={submit} aria-labelledby="door">
-        <h1 id="door"><Mark /> CapConduit</h1>
+        <h1 id="door">
+          <Mark /> CapConduit
+        </h1>
         <label class="field">
           Username
           <input name="username" autocomplete="username" autocapitalize="none" required autofocus />
@@ -29,8 +31,12 @@ export const SignIn = ({ why }: { why: string | undefined }) => {
           Password
           <input name="password" type="password" autocomplete="current-password" required />
         </label>
-        <p class="complaint" role="alert">{complaint}</p>
-        <button class="button strong" disabled={isBusy}>{isBusy ? "Signing in ..." : "Sign in"}</button>
+        <p class="complaint" role="alert">
+          {complaint}
+        </p>
+        <button class="button strong" disabled={isBusy}>
+          {isBusy ? "Signing in ..." : "Sign in"}
+        </button>
       </form>
     </main>
   );

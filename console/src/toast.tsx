@@ -7,7 +7,9 @@ let timer: ReturnType<typeof setTimeout> | undefined;
 export const say = (text: string): void => {
   words.value = text;
   clearTimeout(timer);
-  timer = setTimeout(() => { words.value = ""; }, 5_000);
+  timer = setTimeout(() => {
+    words.value = "";
+  }, 5_000);
 };
 
 export const Toast = () => (

@@ -35,7 +35,9 @@ export const LogDialog = ({ session }: { session: Session }) => {
       (log) => isCurrent && setFound(log),
       (failure: Error) => isCurrent && setFound(failure.message),
     );
-    return () => { isCurrent = false; };
+    return () => {
+      isCurrent = false;
+    };
   }, [id, session]);
   return (
     <dialog
@@ -43,15 +45,23 @@ export const LogDialog = ({ session }: { session: Session }) => {
       class="side"
       aria-labelledby="one-call"
       onClose={close}
-      onClick={(event) => { if (event.target === event.currentTarget) close(); }}
+      onClick={(event) => {
+        if (event.target === event.currentTarget) close();
+      }}
     >
       <header>
         <h2 id="one-call">{typeof found === "object" ? <OutcomeSign log={found} /> : "A call"}</h2>
-        <button class="button" autofocus onClick={close}>Close</button>
+        <button class="button" autofocus onClick={close}>
+          Close
+        </button>
       </header>
       <div class="body">
         {found === undefined && id !== undefined && <p class="soft">Reading ...</p>}
-        {typeof found === "string" && <p class="complaint" role="alert">{found}</p>}
+        {typeof found === "string" && (
+          <p class="complaint" role="alert">
+            {found}
+          </p>
+        )}
         {typeof found === "object" && <Call log={found} />}
       </div>
     </dialog>
@@ -62,10 +72,16 @@ const Call = ({ log }: { log: CallLogDetail }) => (
   <>
     <dl class="facts">
       <Fact name="Came" value={when(log.timestampStart, now.value)} />
-      <Fact name="Caller" value={[log.callerIdNum ?? "withheld", log.callerIdName].filter(Boolean).join(" · ")} />
+      <Fact
+        name="Caller"
+        value={[log.callerIdNum ?? "withheld", log.callerIdName].filter(Boolean).join(" · ")}
+      />
       <Fact name="Number" value={log.incomingDidNumber} />
       <Fact name="Reason" value={reasonName(log.reason)} />
-      <Fact name="Length" value={`${duration(log.durationSeconds)}, talked ${duration(log.billsecSeconds)}`} />
+      <Fact
+        name="Length"
+        value={`${duration(log.durationSeconds)}, talked ${duration(log.billsecSeconds)}`}
+      />
       <Fact name="Hang-up" value={`${log.hangupCauseText} (${log.hangupCauseCode})`} />
       <Fact name="Call id" value={log.callId} />
     </dl>
@@ -83,8 +99,13 @@ const Call = ({ log }: { log: CallLogDetail }) => (
           />
         ))}
         <li class="step">
-          <span class="mark" aria-hidden="true">■</span>
-          <h3>{reasonName(log.reason)} <span class="verdict">{after(log.timestampStart, log.timestampEnd)}</span></h3>
+          <span class="mark" aria-hidden="true">
+            ■
+          </span>
+          <h3>
+            {reasonName(log.reason)}{" "}
+            <span class="verdict">{after(log.timestampStart, log.timestampEnd)}</span>
+          </h3>
           <p>{ending(log)}</p>
         </li>
       </ol>
@@ -109,10 +130,15 @@ const Arrival = ({ log }: { log: CallLogDetail }) => {
   const trace = log.trace;
   return (
     <li class="step">
-      <span class="mark" aria-hidden="true">▶</span>
-      <h3>{trace?.campaignName ? `Campaign ${trace.campaignName}` : "No campaign takes the number"}</h3>
+      <span class="mark" aria-hidden="true">
+        ▶
+      </span>
+      <h3>
+        {trace?.campaignName ? `Campaign ${trace.campaignName}` : "No campaign takes the number"}
+      </h3>
       <p>
-        {trace?.strategy && `Clients ${ORDERS[trace.strategy]}; each is rung for ${trace.dialTimeoutSeconds} s.`}
+        {trace?.strategy &&
+          `Clients ${ORDERS[trace.strategy]}; each is rung for ${trace.dialTimeoutSeconds} s.`}
         {trace?.seed != null && ` Drawn from seed ${trace.seed}.`}
         {trace?.cursor != null && ` The turn was after link ${trace.cursor}.`}
         {!trace && "How this call was decided can't be read by this version."}
@@ -129,15 +155,28 @@ interface StepProps {
 }
 
 const LinkStep = ({ place, link, attempt, start }: StepProps) => {
-  const kind = attempt?.result === "answered" ? "taken" : link.verdict === "not_reached" ? "skipped" : "passed";
+  const kind =
+    attempt?.result === "answered"
+      ? "taken"
+      : link.verdict === "not_reached"
+        ? "skipped"
+        : "passed";
   return (
     <li class={`step ${kind}`}>
-      <span class="mark" aria-hidden="true">{place}</span>
+      <span class="mark" aria-hidden="true">
+        {place}
+      </span>
       <h3>
         {link.clientName}
-        <span class="verdict">{attempt ? `Dialled: ${reasonName(attempt.result).toLowerCase()}` : verdictName(link.verdict)}</span>
+        <span class="verdict">
+          {attempt
+            ? `Dialled: ${reasonName(attempt.result).toLowerCase()}`
+            : verdictName(link.verdict)}
+        </span>
       </h3>
-      <p>Priority {link.priority}, weight {link.weight}</p>
+      <p>
+        Priority {link.priority}, weight {link.weight}
+      </p>
       {link.refusedBy && <Cap cap={link.refusedBy} of={`${link.refusedBy.scope} at the time`} />}
       {attempt && <p>{story(attempt, start)}</p>}
     </li>
@@ -160,4 +199,6 @@ const story = (attempt: Attempt, start: string): string =>
     .join(", ");
 
 const ending = (log: CallLogDetail): string =>
-  log.timestampAnswered ? `Talked ${duration(log.billsecSeconds)} with ${log.client?.name ?? "a client"}.` : "Nobody talked.";
+  log.timestampAnswered
+    ? `Talked ${duration(log.billsecSeconds)} with ${log.client?.name ?? "a client"}.`
+    : "Nobody talked.";

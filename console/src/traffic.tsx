@@ -8,7 +8,7 @@ import type { Minute, Outcome } from "./api";
 import type { Session } from "./session";
 import { colours } from "./theme";
 import { Trouble } from "./trouble";
-import { count, OUTCOME_ORDER, outcomeOf, OUTCOMES, timeOfDay } from "./words";
+import { count, OUTCOME_ORDER, OUTCOMES, outcomeOf, timeOfDay } from "./words";
 
 type Kind = Outcome | "live";
 
@@ -28,7 +28,9 @@ export const TrafficPanel = ({ session }: { session: Session }) => {
   return (
     <section class="panel traffic-panel" aria-labelledby="traffic">
       <header>
-        <h2 id="traffic">Calls per minute <span class="soft">last hour</span></h2>
+        <h2 id="traffic">
+          Calls per minute <span class="soft">last hour</span>
+        </h2>
       </header>
       <Trouble of={session.traffic} />
       <div class="body" tabIndex={0} role="region" aria-label="Calls per minute, charts">
@@ -39,7 +41,9 @@ export const TrafficPanel = ({ session }: { session: Session }) => {
 };
 
 const Traffic = ({ minutes }: { minutes: Minute[] }) => {
-  const sums = new Map(KINDS.map((kind) => [kind, minutes.reduce((sum, m) => sum + calls(m, kind), 0)]));
+  const sums = new Map(
+    KINDS.map((kind) => [kind, minutes.reduce((sum, m) => sum + calls(m, kind), 0)]),
+  );
   const all = [...sums.values()].reduce((sum, value) => sum + value, 0);
   const shown = KINDS.filter((kind) => (sums.get(kind) ?? 0) > 0);
   return (
@@ -52,8 +56,12 @@ const Traffic = ({ minutes }: { minutes: Minute[] }) => {
           const percent = Math.round((100 * sum) / all);
           return (
             <li class={`share of-${kind}`} key={kind}>
-              <span class="what"><span class="swatch" data-kind={kind} /> {nameOf(kind)}</span>
-              <span class="bar" aria-hidden="true"><span style={{ width: `${percent}%` }} /></span>
+              <span class="what">
+                <span class="swatch" data-kind={kind} /> {nameOf(kind)}
+              </span>
+              <span class="bar" aria-hidden="true">
+                <span style={{ width: `${percent}%` }} />
+              </span>
               <span class="number">{count(sum)}</span>
               <span class="number soft">{percent} %</span>
             </li>
@@ -66,18 +74,29 @@ const Traffic = ({ minutes }: { minutes: Minute[] }) => {
           <thead role="rowgroup">
             <tr role="row">
               <th role="columnheader">Minute</th>
-              {shown.map((kind) => <th role="columnheader" class="number" key={kind}>{nameOf(kind)}</th>)}
+              {shown.map((kind) => (
+                <th role="columnheader" class="number" key={kind}>
+                  {nameOf(kind)}
+                </th>
+              ))}
             </tr>
           </thead>
           <tbody role="rowgroup">
-            {minutes.filter((minute) => minute.live > 0 || minute.ended.length > 0).reverse().map((minute) => (
-              <tr role="row" key={minute.start}>
-                <td role="cell" class="plain">{timeOfDay(minute.start).slice(0, 5)}</td>
-                {shown.map((kind) => (
-                  <td role="cell" class="number" key={kind} data-label={nameOf(kind)}>{calls(minute, kind)}</td>
-                ))}
-              </tr>
-            ))}
+            {minutes
+              .filter((minute) => minute.live > 0 || minute.ended.length > 0)
+              .reverse()
+              .map((minute) => (
+                <tr role="row" key={minute.start}>
+                  <td role="cell" class="plain">
+                    {timeOfDay(minute.start).slice(0, 5)}
+                  </td>
+                  {shown.map((kind) => (
+                    <td role="cell" class="number" key={kind} data-label={nameOf(kind)}>
+                      {calls(minute, kind)}
+                    </td>
+                  ))}
+                </tr>
+              ))}
           </tbody>
         </table>
       </details>
@@ -117,7 +136,9 @@ const Chart = ({ minutes }: { minutes: Minute[] }) => {
       role="img"
       aria-label={`Calls per minute of the last hour, ${now} in this minute; below as numbers`}
     >
-      {KINDS.map((kind) => <i class={`unseen swatch of-${kind}`} data-colour={kind} key={kind} />)}
+      {KINDS.map((kind) => (
+        <i class={`unseen swatch of-${kind}`} data-colour={kind} key={kind} />
+      ))}
     </div>
   );
 };
@@ -153,18 +174,32 @@ const options = (at: HTMLElement, width: number): uPlot.Options => {
       y: { range: (_plot, _low, high) => [0, Math.max(4, Math.ceil((high ?? 0) * 1.1))] },
     },
     axes: [
-      { ...axis, size: 26, grid: { show: false }, space: 60, values: (_plot, ticks) => ticks.map((tick) => timeOfDay(tick * 1_000).slice(0, 5)) },
-      { ...axis, size: 34, space: 24, grid: { stroke: "rgb(128 140 150 / .2)", width: 1 }, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] },
+      {
+        ...axis,
+        size: 26,
+        grid: { show: false },
+        space: 60,
+        values: (_plot, ticks) => ticks.map((tick) => timeOfDay(tick * 1_000).slice(0, 5)),
+      },
+      {
+        ...axis,
+        size: 34,
+        space: 24,
+        grid: { stroke: "rgb(128 140 150 / .2)", width: 1 },
+        incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000],
+      },
     ],
     series: [
       {},
-      ...[...KINDS].reverse().map((kind): uPlot.Series => ({
-        fill: colour(kind),
-        stroke: colour(kind),
-        width: 0,
-        points: { show: false },
-        ...(bars ? { paths: bars } : {}),
-      })),
+      ...[...KINDS].reverse().map(
+        (kind): uPlot.Series => ({
+          fill: colour(kind),
+          stroke: colour(kind),
+          width: 0,
+          points: { show: false },
+          ...(bars ? { paths: bars } : {}),
+        }),
+      ),
     ],
   };
 };
