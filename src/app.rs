@@ -140,7 +140,15 @@ impl App {
             tokio::spawn(api::serve(listener, routes, stop_http.clone()))
         });
         let (clients, renewal) = ClientCache::new();
-        tracker.spawn(stop_http.clone().run_until_cancelled_owned(renewal.run(ari)));
+        let is_database_there = {
+            let db = db.clone();
+            move || {
+                let db = db.clone();
+                async move { db.ping().await.is_ok() }
+            }
+        };
+        let renewal = renewal.run(ari, is_database_there);
+        tracker.spawn(stop_http.clone().run_until_cancelled_owned(renewal));
         let switch = Arc::new(Switch {
             connected: exchange.connected.clone(),
             requests: exchange.requests.clone(),

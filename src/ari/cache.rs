@@ -74,14 +74,22 @@ impl ClientCache {
 // === impl Renewal ===
 
 impl Renewal {
-    /// Runs until nobody asks any more.
-    pub async fn run(mut self, ari: Arc<AriClient>) {
+    /// Runs until nobody asks any more. Asterisk isn't told while the database is
+    /// away: it would forget the clients, and find none.
+    pub async fn run<F>(mut self, ari: Arc<AriClient>, is_database_there: impl Fn() -> F)
+    where
+        F: Future<Output = bool>,
+    {
         loop {
             let done = *self.done.borrow();
             let Ok(asked) = self.asked.wait_for(|asked| *asked > done).await.map(|asked| *asked)
             else {
                 return;
             };
+            if !is_database_there().await {
+                sleep(RETRY).await;
+                continue;
+            }
             match ari.reload_module(MODULE).await {
                 Ok(()) => {
                     self.done.send_replace(asked);
