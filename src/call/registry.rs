@@ -171,6 +171,9 @@ impl Registry {
             Signal::Restarted => {
                 warn!(calls = self.calls.len(), "Asterisk has started anew, without its calls");
                 self.lost = self.calls.keys().copied().collect();
+                // One that starts within the same second gives its channels the same names.
+                self.recent.clear();
+                self.callers.clear();
                 self.tell_all(&Input::SwitchRestarted);
             }
             Signal::Replaced => {

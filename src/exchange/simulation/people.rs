@@ -31,7 +31,7 @@ impl Caller {
                 1 => luck.random_range(300..8_000),
                 _ => luck.random_range(8_000..40_000),
             },
-            talk_ms: luck.random_range(0..20_000),
+            talk_ms: talk(luck),
         }
     }
 }
@@ -72,7 +72,7 @@ impl Client {
         let talk_ms = match luck.random_range(0..6) {
             // Hangs up as soon as it has answered.
             0 => luck.random_range(0..4),
-            _ => luck.random_range(0..20_000),
+            _ => talk(luck),
         };
         match luck.random_range(0..20) {
             0..=8 => Self::Answers {
@@ -93,5 +93,14 @@ impl Client {
             18 => Self::EarlyMedia { answers_ms: luck.random_range(20..ring_ms), talk_ms },
             _ => Self::Silent,
         }
+    }
+}
+
+/// Mostly short, and now and then longer than any audit takes.
+fn talk(luck: &mut SmallRng) -> u64 {
+    if luck.random_ratio(1, 8) {
+        luck.random_range(60_000..150_000)
+    } else {
+        luck.random_range(0..20_000)
     }
 }

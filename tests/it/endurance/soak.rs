@@ -18,8 +18,8 @@ const RING_MS: u32 = 100;
 const TALK_MS: u32 = 1_000;
 /// Calls per second in `make test`, where nobody looks for the highest.
 const LOW_RATE: u32 = 6;
-/// Rates that are tried, and for how long each. There are ports for no more.
-const RATES: [u32; 10] = [5, 10, 15, 20, 25, 30, 40, 50, 60, 75];
+/// Rates that are tried, and for how long each. There are media ports for no more.
+const RATES: [u32; 9] = [5, 10, 15, 20, 25, 30, 40, 50, 60];
 const TRIED_FOR: Duration = seconds(15);
 /// In the first of so many parts of the time, caches and pools fill.
 const WARM_UP: usize = 4;
@@ -144,11 +144,28 @@ async fn traffic(service: &Service, rate: u32, length: Duration) -> (Vec<Sample>
     (samples, load.stop().await)
 }
 
-/// Lines of a log that say that something isn't right.
-fn complaints(log: &std::path::Path, words: [&str; 2]) -> Vec<String> {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    let is_one = |line: &&str| words.iter().any(|word| line.contains(word));
-    text.lines().filter(is_one).map(str::to_owned).collect()
+/// The logs of the service and of its Asterisk, and how their complaints look.
+const LOGS: [(&str, [&str; 2]); 2] = [
+    ("log/capconduit.log", [" WARN ", " ERROR "]),
+    ("asterisk/log/messages.log", ["WARNING[", "ERROR["]),
+];
+
+/// How many lines each log has by now.
+fn log_lines(service: &Service) -> [usize; 2] {
+    LOGS.map(|(log, _)| {
+        fs::read_to_string(service.data().join(log)).unwrap_or_default().lines().count()
+    })
+}
+
+/// What the logs say since then that something isn't right.
+fn complaints(service: &Service, since: [usize; 2]) -> Vec<String> {
+    let mut found = Vec::new();
+    for ((log, words), since) in LOGS.into_iter().zip(since) {
+        let text = fs::read_to_string(service.data().join(log)).unwrap_or_default();
+        let is_one = |line: &&str| words.iter().any(|word| line.contains(word));
+        found.extend(text.lines().skip(since).filter(is_one).map(str::to_owned));
+    }
+    found
 }
 
 #[tokio::test]
@@ -171,6 +188,8 @@ async fn under_steady_traffic_nothing_grows_and_at_its_end_nothing_is_left() {
             (highest / 2, Duration::from_secs_f64(minutes * 60.0))
         }
     };
+    // Where the highest rate was looked for, one was too high.
+    let logged = if asked.is_some() { log_lines(&service) } else { [0; 2] };
     let before = service.metrics().await;
     let earlier = service.logs_total().await;
     let idle = sample(&service, Instant::now()).await;
@@ -210,8 +229,5 @@ async fn under_steady_traffic_nothing_grows_and_at_its_end_nothing_is_left() {
         is_back.then_some(())
     })
     .await;
-    let log = service.data().join("log/capconduit.log");
-    assert_eq!(complaints(&log, [" WARN ", " ERROR "]), Vec::<String>::new());
-    let log = service.data().join("asterisk/log/messages.log");
-    assert_eq!(complaints(&log, ["WARNING[", "ERROR["]), Vec::<String>::new());
+    assert_eq!(complaints(&service, logged), Vec::<String>::new());
 }

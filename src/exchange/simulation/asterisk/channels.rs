@@ -11,6 +11,8 @@ use crate::exchange::simulation::people::SILENT_MS;
 /// What Asterisk calls a hang-up that was asked for over ARI.
 const ASKED_FOR: i32 = 32;
 const NORMAL: i32 = 16;
+/// With which channels are taken down that belong to no call.
+const NO_CALL: i32 = 41;
 /// A CANCEL.
 const TAKEN_BACK: (Option<i32>, Option<i32>) = (Some(127), Some(487));
 
@@ -261,6 +263,9 @@ impl Asterisk {
     pub(super) fn hang_up(&mut self, id: &str, cause: i32) {
         let Some(channel) = self.channels.get(id) else { return };
         if channel.leg.is_none() && !channel.is_ghost {
+            if cause != NO_CALL {
+                self.checks.released(channel.story);
+            }
             self.checks.left(channel.story, self.now);
         }
         let (cause, sip) = match (channel.state, cause) {
