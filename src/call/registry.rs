@@ -14,9 +14,9 @@ use capconduit_entity::CallReason;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use serde::Deserialize;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::driver::{self, MAILBOX, Parts, Stamped};
 use super::machine::{Input, Machine};
@@ -410,8 +410,10 @@ impl Registry {
     /// like an event on the wire: the machine's timers make up for it.
     fn deliver(&self, call: CallId, at: Timestamp, input: Input) -> bool {
         let Some(mailbox) = self.calls.get(&call) else { return false };
-        if mailbox.try_send((at, input)).is_err() {
-            warn!(call.id = %call, "a call's mailbox is full or closed");
+        match mailbox.try_send((at, input)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => warn!(call.id = %call, "a call's mailbox is full"),
+            Err(TrySendError::Closed(_)) => debug!(call.id = %call, "the call has just ended"),
         }
         true
     }
