@@ -69,11 +69,11 @@ fn told_to(service: &Service) -> Told {
     comparable(told)
 }
 
-/// Without what may be one way or the other: which of the two events comes first that say
-/// that a client rings, and whether a caller's last events are told at all.
+/// Without what may be one way or the other: which of the events comes first that say that
+/// a client is dialled and rings, and whether a caller's last events are told at all.
 fn comparable(mut told: Told) -> Told {
     for events in told.values_mut() {
-        events.retain(|event| !event.contains("dialstatus=RINGING"));
+        events.retain(|event| !event.starts_with("Dial ") || event.contains("dialstatus=ANSWER"));
     }
     if let Some(caller) = told.get_mut("caller")
         && let Some(end) = caller.iter().position(|event| event.starts_with("StasisEnd"))

@@ -134,6 +134,8 @@ async fn a_client_who_answers_and_hangs_up_at_once_has_had_the_call() {
     let mut caller = Phone::call(&service, NUMBER).await;
     desk.invited().await;
     desk.answer("200 OK", "", &audio(service.ports.single(), "ulaw", "sendrecv")).await;
+    // Nobody may hang up before that: RFC 3261, section 15.
+    desk.wait_for("the ACK", |message| message.is_request("ACK")).await;
     desk.request("BYE", "", "").await;
     let answer = caller.answer().await;
     service.assert_clean().await;
