@@ -143,7 +143,8 @@ impl Driver {
         debug!(call.id = %self.call, ?input, "input");
         let is_audited = matches!(input, Input::LegSeen { .. });
         let effects = self.machine.handle(at, input);
-        if is_audited && !effects.is_empty() {
+        let takes_down = |effect: &Effect| matches!(effect, Effect::HangUpLeg { .. });
+        if is_audited && effects.iter().any(takes_down) {
             warn!(call.id = %self.call, "a leg that the call gave up on is taken down");
             self.parts.metrics.drifted(Drift::ChannelWithoutCall);
         }
@@ -363,12 +364,16 @@ impl Hands {
     async fn dial_leg(&self, attempt: u32, ring: Duration) {
         let leg = self.leg(attempt);
         let seconds = u32::try_from(ring.as_secs() + DIAL_SAFETY_SECONDS).unwrap_or(u32::MAX);
-        let result = match self.add_to_bridge(&leg).await {
-            // The caller left meanwhile; the leg is about to be hung up.
-            Ok(()) if self.is_ending() => return,
-            Ok(()) => self.dial(&leg, seconds).await,
-            Err(error) => Err(error),
-        };
+        if let Err(error) = self.add_to_bridge(&leg).await {
+            debug!(call.id = %self.call, %error, "the client could not be bridged");
+            self.leave_setup();
+            return self.report(Input::LegNotDialled { attempt });
+        }
+        // The caller left meanwhile; the leg is about to be hung up.
+        if self.is_ending() {
+            return;
+        }
+        let result = self.dial(&leg, seconds).await;
         self.leave_setup();
         match result {
             Ok(()) => {}

@@ -87,6 +87,7 @@ fn makes_needless(waiting: &Effect, effect: &Effect) -> bool {
         | (Effect::AnswerCaller, Effect::AnswerCaller)
         | (Effect::HangUpCaller { .. }, Effect::HangUpCaller { .. }) => true,
         (Effect::CheckLeg { attempt: one }, Effect::CheckLeg { attempt: other })
+        | (Effect::DetachLeg { attempt: one }, Effect::DetachLeg { attempt: other })
         | (Effect::HangUpLeg { attempt: one, .. }, Effect::HangUpLeg { attempt: other, .. }) => {
             one == other
         }
@@ -106,12 +107,13 @@ mod tests {
             for attempt in 1..=2 {
                 errands.add(Effect::HangUpLeg { attempt, cause: 16 });
                 errands.add(Effect::CheckLeg { attempt });
+                errands.add(Effect::DetachLeg { attempt });
             }
             errands.add(Effect::HangUpCaller { cause: 16 });
             errands.add(Effect::CheckCaller);
             errands.add(Effect::AnswerCaller);
         }
-        assert_eq!(waiting.0.list.lock().waiting.len(), 7);
+        assert_eq!(waiting.0.list.lock().waiting.len(), 9);
     }
 
     #[tokio::test]

@@ -311,7 +311,9 @@ impl Machine {
         last_alive: Timestamp,
     ) -> Self {
         let mut machine = Self::new(record, Decision::Offer(offer));
-        machine.unseen_since = Some(last_alive.max(machine.record.last_seen()));
+        // The earlier run may have been deaf before it ended.
+        let seen = machine.record.unseen_since.unwrap_or(last_alive);
+        machine.unseen_since = Some(seen.max(machine.record.last_seen()));
         machine.blind = true;
         if let Some(ending) = machine.record.ending {
             return machine.adopt_ending(ending);
@@ -376,6 +378,7 @@ impl Machine {
         self.step(at, input);
         if heard && self.unseen_since.is_some() {
             self.unseen_since = self.blind.then_some(at);
+            self.note_unseen(self.unseen_since);
         }
         self.close_if_over(at);
         std::mem::take(&mut self.effects)
@@ -391,7 +394,12 @@ impl Machine {
             }
             Input::LegEntered { attempt } if self.is_leg(attempt) => self.on_leg_entered(attempt),
             // A leg that we gave up on, or one that outlived its call.
-            Input::LegSeen { attempt } if self.is_leg(attempt) => {}
+            // What was asked when events came back may have got no answer.
+            Input::LegSeen { attempt } if self.is_leg(attempt) => {
+                if self.unseen_since.is_some() && !self.blind {
+                    self.recheck();
+                }
+            }
             Input::LegSeen { attempt } | Input::LegEntered { attempt } => {
                 self.hang_up_leg(attempt, cause::NORMAL)
             }
@@ -442,8 +450,9 @@ impl Machine {
             Input::SwitchRestarted => self.on_switch_restarted(at),
             Input::Unseen { since } => {
                 let since = since.max(self.record.last_seen());
-                self.unseen_since.get_or_insert(since);
+                let since = *self.unseen_since.get_or_insert(since);
                 self.blind = true;
+                self.note_unseen(Some(since));
             }
             // About a leg of an earlier attempt: old news.
             Input::LegNotCreated { .. }
@@ -820,6 +829,17 @@ impl Machine {
         }
     }
 
+    /// A run that goes on with the call has to know how long nobody has heard of it.
+    fn note_unseen(&mut self, since: Option<Timestamp>) {
+        if self.record.unseen_since != since
+            && !self.record.attempts.is_empty()
+            && !self.is_ending()
+        {
+            self.record.unseen_since = since;
+            self.save();
+        }
+    }
+
     fn on_apart(&mut self) {
         if let (State::Talking, Some(Leg { attempt, gone: None, .. })) = (self.state, self.leg) {
             self.effects.push(Effect::CreateBridge);
@@ -967,6 +987,7 @@ impl Machine {
         if !over {
             return;
         }
+        self.record.unseen_since = None;
         self.record.ending = None;
         self.record.end = Some(self.end_as_known(at));
         if self.bridge {

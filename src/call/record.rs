@@ -27,6 +27,9 @@ pub struct CallRecord {
     pub answered_at: Option<Timestamp>,
     pub attempts: Vec<Attempt>,
     pub trace: Trace,
+    /// Since when nothing was heard of it, while that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unseen_since: Option<Timestamp>,
     /// How the call is about to end, as long as its legs are being taken down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ending: Option<End>,
@@ -141,6 +144,7 @@ pub(crate) mod tests {
             answered_at: None,
             attempts: Vec::new(),
             trace: Trace::default(),
+            unseen_since: None,
             ending: None,
             hung_up: None,
             end: None,

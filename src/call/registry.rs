@@ -287,6 +287,7 @@ impl Registry {
             answered_at: None,
             attempts: Vec::new(),
             trace: plan.trace,
+            unseen_since: None,
             ending: None,
             hung_up: None,
             end: None,
@@ -297,8 +298,11 @@ impl Registry {
             self.parts.metrics.overloaded();
         }
         // A call of which no record could be kept isn't sold.
-        let is_unrecorded = !self.parts.journal.has_room();
-        let decision = if self.closing || is_overloaded || is_unrecorded {
+        if !self.parts.journal.has_room() {
+            warn!(channel.id = %channel.id, "a caller is sent away: no record could be kept");
+            return self.take_down(channel.id.0.clone(), cause::CONGESTION);
+        }
+        let decision = if self.closing || is_overloaded {
             Decision::Refuse(CallReason::CapacityUnavailable)
         } else {
             plan.decision
@@ -439,6 +443,10 @@ impl Registry {
     }
 
     fn on_found(&mut self, found: &Found) {
+        // It is from before the connection broke.
+        if !self.connected.load(Ordering::Acquire) {
+            return;
+        }
         let expected = Expected {
             application: self.parts.switch.application(),
             callers: &self.callers,
@@ -494,9 +502,13 @@ impl Registry {
     }
 
     fn take_down_channel(&self, channel: String) {
+        self.take_down(channel, cause::TEMPORARY_FAILURE);
+    }
+
+    fn take_down(&self, channel: String, cause: i32) {
         let switch = self.parts.switch.clone();
         self.tracker.spawn(async move {
-            if let Err(error) = switch.hang_up(&channel, cause::TEMPORARY_FAILURE).await {
+            if let Err(error) = switch.hang_up(&channel, cause).await {
                 warn!(channel.id = channel, %error, "could not take a channel down");
             }
         });

@@ -111,6 +111,7 @@ fn record(arrival: Arrival, plan: &Plan) -> CallRecord {
         answered_at: None,
         attempts: Vec::new(),
         trace: plan.trace.clone(),
+        unseen_since: None,
         ending: None,
         hung_up: None,
         end: None,

@@ -260,6 +260,7 @@ fn answered_call(started_at: Timestamp) -> CallRecord {
             sip: None,
         }],
         trace: Trace::default(),
+        unseen_since: None,
         ending: None,
         hung_up: None,
         end: Some(End { at: ended_at, outcome: Outcome::ANSWERED, cause: cause::NORMAL }),

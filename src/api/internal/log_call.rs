@@ -283,6 +283,7 @@ impl CallReport {
             answered_at,
             attempts,
             trace: Trace::default(),
+            unseen_since: None,
             ending: None,
             hung_up: None,
             end: Some(end),

@@ -138,7 +138,8 @@ impl Checks {
     pub fn forget_what_was_told(&mut self, now: Moment) {
         for story in &mut self.stories {
             story.told_left = None;
-            story.unseen |= story.left.is_none_or(|left| left + UNDER_WAY_MS > now);
+            let has_come = story.caller.arrives <= now;
+            story.unseen |= has_come && story.left.is_none_or(|left| left + UNDER_WAY_MS > now);
         }
     }
 
