@@ -43,7 +43,7 @@ pub fn system_now() -> std::time::SystemTime {
 /// Time that a test makes, for the thread that makes it.
 #[cfg(test)]
 pub mod simulated {
-    use std::cell::Cell;
+    use std::cell::{Cell, RefCell};
     use std::time::Duration;
 
     use tokio::time::Instant;
@@ -60,6 +60,31 @@ pub mod simulated {
     /// From here on, this thread's time passes as its runtime's clock does.
     pub fn begin(at: Timestamp) {
         SINCE.set(Some((at, Instant::now())));
+    }
+
+    thread_local! {
+        static DEFECT_AFTER: Cell<Option<u32>> = const { Cell::new(None) };
+        static CUT_OFF: RefCell<Vec<CallId>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// The call that gets the input after so many others is cut off by a defect.
+    pub fn plan_defect(after: Option<u32>) {
+        DEFECT_AFTER.set(after);
+    }
+
+    /// Those that were cut off since this was asked last.
+    pub fn cut_off() -> Vec<CallId> {
+        CUT_OFF.take()
+    }
+
+    pub fn perhaps_a_defect(call: CallId) {
+        let Some(left) = DEFECT_AFTER.get() else { return };
+        DEFECT_AFTER.set(left.checked_sub(1));
+        if left == 0 {
+            CUT_OFF.with_borrow_mut(|calls| calls.push(call));
+            // As a panic, but without its words on standard error.
+            std::panic::resume_unwind(Box::new("a defect"));
+        }
     }
 
     /// The next call id is the first one again.

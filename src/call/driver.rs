@@ -54,13 +54,23 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 /// A channel enters our application within milliseconds of its creation.
 const SOON: Duration = Duration::from_millis(20);
 
+/// True from the moment that nobody is to be dialled any more, at the latest when the
+/// driver is no more, however it ended.
+struct Ending(Arc<AtomicBool>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 struct Driver {
     call: CallId,
     parts: Arc<Parts>,
     machine: Machine,
     errands: Errands,
     /// Tells the hands that what they still have to dial is wanted no more.
-    is_ending: Arc<AtomicBool>,
+    is_ending: Ending,
     timers: Vec<(Instant, Timer)>,
     /// When the call arrived; none once its fate is decided.
     undecided_since: Option<Instant>,
@@ -99,7 +109,7 @@ pub async fn lead(
         rang: ringing(&machine).map(|(attempt, _)| attempt),
         machine,
         errands,
-        is_ending,
+        is_ending: Ending(is_ending),
         timers: Vec::new(),
     };
     driver.take(clock::now(), Input::Started);
@@ -140,6 +150,8 @@ pub async fn lead(
 
 impl Driver {
     fn take(&mut self, at: Timestamp, input: Input) {
+        #[cfg(test)]
+        clock::simulated::perhaps_a_defect(self.call);
         debug!(call.id = %self.call, ?input, "input");
         let is_audited = matches!(input, Input::LegSeen { .. });
         let effects = self.machine.handle(at, input);
@@ -149,7 +161,7 @@ impl Driver {
             self.parts.metrics.drifted(Drift::ChannelWithoutCall);
         }
         if self.machine.is_ending() {
-            self.is_ending.store(true, Ordering::Release);
+            self.is_ending.0.store(true, Ordering::Release);
         }
         for effect in effects {
             self.note_decision(&effect);

@@ -20,8 +20,8 @@ use tracing::{debug, error, info, warn};
 
 use super::driver::{self, MAILBOX, Parts, Stamped};
 use super::machine::{Input, Machine};
-use super::outcome::cause;
-use super::record::{CallRecord, clean, limits};
+use super::outcome::{Outcome, cause};
+use super::record::{CallRecord, End, clean, limits};
 use super::setup::Place;
 use super::watchdog::{self, Expected, Finding, Found, Watchdog};
 use crate::ari::{Channel, ChannelId, ChannelState, Event, EventKind, LegId, Signal};
@@ -85,6 +85,9 @@ pub struct CallSettings {
 }
 
 const RECENT: usize = 4_096;
+/// Longer than Asterisk may hang.
+const CUT_OFF_TRIES: u32 = 240;
+const CUT_OFF_PAUSE: Duration = Duration::from_millis(500);
 /// How often calls are looked at of which no event tells any more.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// An audit repeated soon after a connection confirms what the first one saw.
@@ -329,10 +332,10 @@ impl Registry {
 
     fn lead(&mut self, machine: Machine, place: Option<Place>) {
         let call = machine.record().call;
-        let caller = ChannelId(machine.record().channel.clone());
+        let arrived = machine.record().clone();
         let (mailbox_in, mailbox) = mpsc::channel(MAILBOX);
         self.calls.insert(call, mailbox_in);
-        self.callers.insert(caller.clone(), call);
+        self.callers.insert(ChannelId(arrived.channel.clone()), call);
         let (parts, closed) = (self.parts.clone(), self.closed.0.clone());
         self.tracker.spawn(async move {
             // A task of its own, so that a defect in one call ends that call alone.
@@ -340,11 +343,7 @@ impl Registry {
                 tokio::spawn(driver::lead(parts.clone(), machine, mailbox, place)).await
             {
                 error!(call.id = %call, error = %defect, "a call was cut off by a defect");
-                parts.live.remove(call);
-                parts.keeper.abandon(call);
-                if let Err(error) = parts.switch.hang_up(caller.as_str(), cause::FAILURE).await {
-                    warn!(call.id = %call, %error, "could not hang up the caller");
-                }
+                cut_off(&parts, arrived).await;
             }
             if closed.send(call).is_err() {
                 warn!(call.id = %call, "a call outlived the registry");
@@ -532,4 +531,40 @@ impl Registry {
             }
         });
     }
+}
+
+/// Ends a call that nobody leads any more. What it holds is free once its legs are gone.
+async fn cut_off(parts: &Parts, arrived: CallRecord) {
+    let (call, caller) = (arrived.call, ChannelId(arrived.channel.clone()));
+    for _ in 0..CUT_OFF_TRIES {
+        if is_taken_down(parts, call, &caller).await {
+            break;
+        }
+        tokio::time::sleep(CUT_OFF_PAUSE).await;
+    }
+    parts.keeper.abandon(call);
+    parts.live.remove(call);
+    let record = parts.journal.read(&[call]).next().map_or(arrived, |known| (*known).clone());
+    let outcome = match record.answered_at {
+        Some(_) => Outcome::INTERRUPTED_TALK,
+        None => Outcome::SYSTEM_ERROR,
+    };
+    let end = End { at: clock::now(), outcome, cause: cause::FAILURE };
+    parts.journal.save(CallRecord { ending: None, end: Some(end), ..record });
+}
+
+/// Whether nothing of the call is on the switch; what is there is hung up.
+async fn is_taken_down(parts: &Parts, call: CallId, caller: &ChannelId) -> bool {
+    let Ok(channels) = parts.switch.channels().await else { return false };
+    let is_its = |id: &ChannelId| {
+        id == caller || LegId::parse(id.as_str()).is_some_and(|leg| leg.call == call)
+    };
+    let mut is_gone = true;
+    for channel in channels.into_iter().filter(|channel| is_its(&channel.id)) {
+        is_gone = false;
+        if let Err(error) = parts.switch.hang_up(channel.id.as_str(), cause::FAILURE).await {
+            warn!(call.id = %call, channel.id = %channel.id, %error, "could not hang up");
+        }
+    }
+    is_gone
 }

@@ -13,7 +13,7 @@ use super::vault::is_answered;
 use crate::call::CallRecord;
 use crate::capacity::{Caps, Scope};
 use crate::clock::Timestamp;
-use crate::ids::LinkId;
+use crate::ids::{CallId, LinkId};
 
 pub struct Checks {
     town: Arc<Town>,
@@ -60,6 +60,7 @@ pub struct Report {
     pub breaks: u64,
     pub ghosts: u64,
     pub dropped_out: u64,
+    pub defects: u64,
     pub commands: u64,
     pub commands_lost: u64,
     pub events_lost: u64,
@@ -203,7 +204,18 @@ impl Checks {
     // --- the end ---
 
     /// Every caller has one record, and it says what happened.
-    pub fn records_must_be_right(&mut self, records: &[Arc<CallRecord>], began: Timestamp) {
+    pub fn records_must_be_right(
+        &mut self,
+        records: &[Arc<CallRecord>],
+        cut_off: &[CallId],
+        began: Timestamp,
+    ) {
+        self.report.defects += cut_off.len() as u64;
+        for record in records.iter().filter(|record| cut_off.contains(&record.call)) {
+            if let Some(story) = self.story_of(&record.channel) {
+                self.was_unseen(story);
+            }
+        }
         let mut by_channel: BTreeMap<&str, Vec<&CallRecord>> = BTreeMap::new();
         for record in records {
             by_channel.entry(&record.channel).or_default().push(record);
@@ -278,6 +290,7 @@ impl Report {
         self.breaks += other.breaks;
         self.ghosts += other.ghosts;
         self.dropped_out += other.dropped_out;
+        self.defects += other.defects;
         self.commands += other.commands;
         self.commands_lost += other.commands_lost;
         self.events_lost += other.events_lost;
@@ -299,6 +312,7 @@ impl Report {
             self.breaks,
             self.ghosts,
             self.dropped_out,
+            self.defects,
             self.commands_lost,
             self.events_lost,
             self.events_doubled,

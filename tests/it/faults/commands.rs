@@ -198,7 +198,11 @@ async fn calls_that_meet_a_switch_out_of_connections_end_whole_and_the_next_are_
     scene.switch.set_door(Door::Closed);
     scene.switch.break_socket();
     scene.until_down().await;
-    tokio::time::sleep(seconds(2)).await;
+    let before = scene.switch.refused_connections();
+    eventually("commands and connections are refused", seconds(10), async || {
+        (scene.switch.refused_connections() >= before + 3).then_some(())
+    })
+    .await;
     scene.switch.set_door(Door::Open);
     scene.until_up().await;
     for caller in &callers {

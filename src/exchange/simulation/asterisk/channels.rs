@@ -13,6 +13,7 @@ const ASKED_FOR: i32 = 32;
 const NORMAL: i32 = 16;
 /// With which channels are taken down that belong to no call.
 const NO_CALL: i32 = 41;
+const DEFECT: i32 = 38;
 /// A CANCEL.
 const TAKEN_BACK: (Option<i32>, Option<i32>) = (Some(127), Some(487));
 
@@ -263,8 +264,11 @@ impl Asterisk {
     pub(super) fn hang_up(&mut self, id: &str, cause: i32) {
         let Some(channel) = self.channels.get(id) else { return };
         if channel.leg.is_none() && !channel.is_ghost {
-            if cause != NO_CALL {
-                self.checks.released(channel.story);
+            match cause {
+                NO_CALL => {}
+                // Perhaps its call was cut off, which nobody else knows.
+                DEFECT => self.checks.was_unseen(channel.story),
+                _ => self.checks.released(channel.story),
             }
             self.checks.left(channel.story, self.now);
         }
