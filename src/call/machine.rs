@@ -319,6 +319,11 @@ impl Machine {
             return machine.adopt_ending(ending);
         }
         let Some(attempt) = machine.record.attempts.last() else { return machine };
+        if attempt.ended_at.is_some() {
+            // It was asking for the next.
+            (machine.bridge, machine.rebridge) = (true, true);
+            return machine;
+        }
         // Later than this its client had been dialled, or given up.
         if (last_alive - attempt.held_at).to_std().unwrap_or_default() < SETUP {
             machine.again = last;
@@ -495,7 +500,8 @@ impl Machine {
             return self.recheck();
         }
         let Some(leg) = self.leg else {
-            return self.release_caller(at, Outcome::SYSTEM_ERROR);
+            self.recheck();
+            return self.next(at);
         };
         if self.state == State::Talking {
             self.effects.push(Effect::Show(LiveState::Talking));

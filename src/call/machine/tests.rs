@@ -478,15 +478,26 @@ fn a_refused_call_needs_no_ledger_and_no_bridge() {
     assert_eq!(machine.record().end.unwrap().outcome.status, CallStatus::RejectedDid);
 }
 
-/// A call whose first client is being rung.
-fn ringing() -> Machine {
-    let mut machine = Machine::new(record(), offer(2, Strategy::Priority));
-    let at = machine.record().started_at;
-    let Decision::Offer(offer) = &machine.decision else { unreachable!() };
+/// A call for whose first client there is room, and the links that it knows.
+fn held() -> (Machine, Snapshot) {
+    let Decision::Offer(offer) = offer(2, Strategy::Priority) else { panic!("it is one") };
+    let snapshot = Snapshot::new(Vec::new(), offer.links.clone());
     let granted = Some(offer.links[0].id);
+    let mut record = record();
+    record.trace.links = offer.links.iter().map(|l| LinkTrace::new(l, "not_reached")).collect();
+    record.trace.dial_timeout_seconds = Some(5);
+    let at = record.started_at;
+    let mut machine = Machine::new(record, Decision::Offer(offer));
     machine.handle(at, Input::Started);
     let verdict = Verdict { rotated_by: 0, cursor: None, refusals: Vec::new(), granted };
     machine.handle(at, Input::Verdict { attempt: 1, verdict: Some(verdict) });
+    (machine, snapshot)
+}
+
+/// A call whose first client is being rung.
+fn ringing() -> Machine {
+    let (mut machine, _) = held();
+    let at = machine.record().started_at;
     machine.handle(at, Input::LegEntered { attempt: 1 });
     machine
 }
@@ -569,23 +580,25 @@ fn a_conversation_that_ended_unheard_is_not_billed_for_the_silence() {
 
 /// What an earlier run had noted before it died, and how long before.
 fn adopted(died_after: chrono::TimeDelta) -> (Machine, Timestamp) {
-    let mut record = record();
-    let offer = offer(2, Strategy::Priority);
-    let Decision::Offer(offer) = offer else { panic!("it is one") };
-    let snapshot = Snapshot::new(Vec::new(), offer.links.clone());
-    record.trace.links = offer.links.iter().map(|l| LinkTrace::new(l, "not_reached")).collect();
-    record.trace.dial_timeout_seconds = Some(5);
-    let at = record.started_at;
-    let mut machine = Machine::new(record, Decision::Offer(offer.clone()));
-    machine.handle(at, Input::Started);
-    let granted = Some(offer.links[0].id);
-    let granted = Verdict { rotated_by: 0, cursor: None, refusals: Vec::new(), granted };
-    let effects = machine.handle(at, Input::Verdict { attempt: 1, verdict: Some(granted) });
-    let [Effect::Save(ref saved), ..] = effects[..] else { panic!("{effects:?}") };
-    let now = at + died_after;
-    let mut machine = adopt::machine((**saved).clone(), &snapshot, now);
+    let (machine, snapshot) = held();
+    let now = machine.record().started_at + died_after;
+    let mut machine = adopt::machine(machine.record().clone(), &snapshot, now);
     machine.handle(now, Input::Started);
     (machine, now)
+}
+
+#[test]
+fn a_call_that_an_earlier_run_left_between_two_clients_goes_on_with_the_next() {
+    let (mut machine, snapshot) = held();
+    let at = machine.record().started_at;
+    machine.handle(at, Input::LegGone { attempt: 1, cause: Some(17), sip: Some(486) });
+    let effects = machine.handle(at, Input::Unseen { since: at });
+    let [Effect::Save(saved)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(adopt::standing(saved), None);
+    let mut machine = adopt::machine((**saved).clone(), &snapshot, at);
+    let effects = machine.handle(at, Input::Started);
+    assert!(matches!(effects[0], Effect::CheckCaller), "is there still a caller?");
+    assert_eq!(asked_for(&effects), Some(2));
 }
 
 /// The link that is to be held next.

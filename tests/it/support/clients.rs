@@ -77,7 +77,8 @@ impl Phones {
     async fn run(service: &Service, scenario: Scenario<'_>, values: &[(&str, String)]) -> Self {
         let port = service.ports.single();
         let (process, messages) = sipp(service, scenario, values, |command| {
-            command.args(["-p", &port.to_string()]);
+            // Asterisk probes clients: OPTIONS are answered, as phones do.
+            command.args(["-aa", "-p", &port.to_string()]);
         });
         let mut phones = Self { port, messages, process };
         eventually("the client's phone is on", seconds(10), async || {
