@@ -542,15 +542,19 @@ async fn cut_off(parts: &Parts, arrived: CallRecord) {
         }
         tokio::time::sleep(CUT_OFF_PAUSE).await;
     }
+    let record = parts.journal.read(&[call]).next().map_or(arrived, |known| (*known).clone());
+    if let Some(sold) = record.answered_attempt() {
+        parts.keeper.settle(sold.hold(call)).await;
+    }
     parts.keeper.abandon(call);
     parts.live.remove(call);
-    let record = parts.journal.read(&[call]).next().map_or(arrived, |known| (*known).clone());
     let outcome = match record.answered_at {
         Some(_) => Outcome::INTERRUPTED_TALK,
         None => Outcome::SYSTEM_ERROR,
     };
-    let end = End { at: clock::now(), outcome, cause: cause::FAILURE };
-    parts.journal.save(CallRecord { ending: None, end: Some(end), ..record });
+    let cut = End { at: clock::now(), outcome, cause: cause::FAILURE };
+    let end = Some(record.ending.unwrap_or(cut));
+    parts.journal.save(CallRecord { ending: None, end, ..record });
 }
 
 /// Whether nothing of the call is on the switch; what is there is hung up.
