@@ -228,6 +228,8 @@ pub struct Machine {
     reserving: bool,
     /// The answered attempt's unit of volume is used.
     settled: bool,
+    /// One that an audit found last, and that the call has given up on.
+    stray: Option<u32>,
     bridge: bool,
     /// It may be that an earlier run didn't come as far as making it.
     rebridge: bool,
@@ -282,6 +284,7 @@ impl Machine {
             leg: None,
             reserving: false,
             settled: false,
+            stray: None,
             bridge: false,
             rebridge: false,
             left,
@@ -398,15 +401,18 @@ impl Machine {
                 self.on_leg_gone(at, Some(cause::SUBSCRIBER_ABSENT), None);
             }
             Input::LegEntered { attempt } if self.is_leg(attempt) => self.on_leg_entered(attempt),
-            // A leg that we gave up on, or one that outlived its call.
             // What was asked when events came back may have got no answer.
             Input::LegSeen { attempt } if self.is_leg(attempt) => {
                 if self.unseen_since.is_some() && !self.blind {
                     self.recheck();
                 }
             }
-            Input::LegSeen { attempt } | Input::LegEntered { attempt } => {
-                self.hang_up_leg(attempt, cause::NORMAL)
+            Input::LegEntered { attempt } => self.hang_up_leg(attempt, cause::NORMAL),
+            // Its end may be on its way: what is seen again is none of ours any more.
+            Input::LegSeen { attempt } => {
+                if self.stray.replace(attempt) == Some(attempt) {
+                    self.hang_up_leg(attempt, cause::NORMAL);
+                }
             }
             Input::LegNotDialled { attempt } if self.is_leg(attempt) => {
                 if self.state == State::Dialling {

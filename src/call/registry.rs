@@ -5,7 +5,7 @@
 //! once in a while it also looks for what can't be: channels and bridges of
 //! ours that no call knows are taken down.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -60,6 +60,8 @@ pub struct Registry {
     /// Callers of calls that are over: their late events are old news.
     recent: VecDeque<ChannelId>,
     watchdog: Watchdog,
+    /// Callers whom the last audit found, and whose event hasn't come yet.
+    unheard: BTreeSet<ChannelId>,
     /// Calls that were lost with their Asterisk and still hold what they held.
     lost: HashSet<CallId>,
     /// Callers who wait until that is free.
@@ -113,6 +115,7 @@ impl Registry {
             callers: BTreeMap::new(),
             recent: VecDeque::new(),
             watchdog: Watchdog::default(),
+            unheard: BTreeSet::new(),
             lost: HashSet::new(),
             waiting: Vec::new(),
             looked_at: None,
@@ -203,7 +206,10 @@ impl Registry {
         match kind {
             EventKind::StasisStart { channel } => match LegId::parse(channel.id.as_str()) {
                 Some(leg) => self.on_leg_entered(at, leg),
-                None => self.on_caller(at, &channel),
+                None => {
+                    self.unheard.remove(&channel.id);
+                    self.on_caller(at, &channel);
+                }
             },
             EventKind::StasisEnd { channel } => {
                 self.tell(at, &channel.id, |leg| match leg {
@@ -462,9 +468,12 @@ impl Registry {
         for finding in findings {
             self.mend(finding);
         }
-        for caller in unserved {
-            warn!(channel.id = %caller.id, "a caller without a call is served");
+        for unheard in std::mem::take(&mut self.unheard) {
+            warn!(channel.id = %unheard, "of a caller no event told: the list of channels did");
             self.parts.metrics.drifted(Drift::CallerWithoutCall);
+        }
+        for caller in unserved {
+            self.unheard.insert(caller.id.clone());
             self.on_caller(clock::now(), &caller);
         }
     }

@@ -685,3 +685,14 @@ fn a_client_who_was_gone_unseen_after_the_ring_time_did_not_answer() {
         assert_eq!(machine.record().attempts[0].result, Some(result));
     }
 }
+
+#[test]
+fn a_leg_of_an_earlier_client_is_taken_down_when_it_is_seen_again() {
+    let mut machine = ringing();
+    let at = machine.record().started_at;
+    machine.handle(at, Input::LegGone { attempt: 1, cause: Some(17), sip: Some(486) });
+    let effects = machine.handle(at, Input::LegSeen { attempt: 1 });
+    assert_eq!(effects.len(), 0, "the list may be older than its end");
+    let effects = machine.handle(at, Input::LegSeen { attempt: 1 });
+    assert!(matches!(effects[..], [Effect::HangUpLeg { attempt: 1, .. }]));
+}

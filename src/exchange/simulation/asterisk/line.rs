@@ -29,7 +29,7 @@ pub struct Line {
 pub enum Told {
     /// The caller of this story is gone.
     CallerGone(usize),
-    Other,
+    Other(usize),
 }
 
 const LAG_MS: u64 = 4;
@@ -87,7 +87,7 @@ impl Asterisk {
             EventKind::StasisEnd { .. } | EventKind::ChannelDestroyed { .. } if !is_leg => {
                 Told::CallerGone(story)
             }
-            _ => Told::Other,
+            _ => Told::Other(story),
         };
         let connection = self.line.connection;
         let event = Box::new(Event { at: self.time(), kind });
@@ -103,6 +103,8 @@ impl Asterisk {
     pub(super) fn deliver(&mut self, connection: u64, event: Event, told: Told) {
         if !self.line.open || connection != self.line.connection {
             self.checks.report.events_lost += 1;
+            let (Told::CallerGone(story) | Told::Other(story)) = told;
+            self.checks.was_unseen(story);
             return;
         }
         if let Told::CallerGone(story) = told {
