@@ -26,7 +26,7 @@ use super::setup::Place;
 use super::watchdog::{self, Expected, Finding, Found, Watchdog};
 use crate::ari::{Channel, ChannelId, ChannelState, Event, EventKind, LegId, Signal};
 use crate::clock::{self, Timestamp};
-use crate::ids::CallId;
+use crate::ids::{CallId, Mark};
 use crate::routing::{self, Current, Decision};
 use crate::telemetry::Drift;
 
@@ -55,6 +55,8 @@ pub struct Registry {
     settings: CallSettings,
     /// Where weighted orders come from.
     luck: SmallRng,
+    /// By which the calls of this instance are known.
+    mark: Mark,
     calls: BTreeMap<CallId, mpsc::Sender<Stamped>>,
     callers: BTreeMap<ChannelId, CallId>,
     /// Callers of calls that are over: their late events are old news.
@@ -103,6 +105,7 @@ impl Registry {
         tracker: TaskTracker,
         settings: CallSettings,
         seed: u64,
+        mark: Mark,
     ) -> Self {
         Self {
             parts,
@@ -111,6 +114,7 @@ impl Registry {
             tracker,
             settings,
             luck: SmallRng::seed_from_u64(seed),
+            mark,
             calls: BTreeMap::new(),
             callers: BTreeMap::new(),
             recent: VecDeque::new(),
@@ -278,7 +282,7 @@ impl Registry {
             self.waiting.push((at, channel.clone()));
             return;
         }
-        let call = clock::new_call_id();
+        let call = clock::new_call_id().led_by(self.mark);
         let dialled =
             clean(&channel.dialplan.exten, limits::DIALLED).unwrap_or_else(|| "unknown".to_owned());
         let plan = routing::plan(&self.routing.get(), &dialled, self.luck.random());
@@ -359,7 +363,7 @@ impl Registry {
 
     fn on_leg_entered(&self, at: Timestamp, leg: LegId) {
         let input = Input::LegEntered { attempt: leg.attempt };
-        if !self.deliver(leg.call, at, input) {
+        if !self.deliver(leg.call, at, input) && leg.call.mark() == self.mark {
             self.take_down_channel(leg.to_string());
         }
     }
@@ -453,6 +457,7 @@ impl Registry {
             return;
         }
         let expected = Expected {
+            mark: self.mark,
             application: self.parts.switch.application(),
             callers: &self.callers,
             held: self.parts.keeper.live_calls(),
