@@ -25,6 +25,7 @@ use super::frame::{self, Next, Reader};
 use crate::call::CallRecord;
 use crate::clock::{self, Timestamp};
 use crate::ids::CallId;
+use crate::telemetry::call_span;
 
 pub struct Spool {
     folder: Folder,
@@ -223,7 +224,9 @@ impl Spool {
     /// A record of this file can't be read: nothing of the file is deleted.
     fn leave(&self, call: CallId, number: u64) {
         let file = self.folder.file_path(number);
-        error!(call.id = %call, file = %file.display(), "a record can't be read from the journal; its file is kept");
+        call_span(call).in_scope(|| {
+            error!(file = %file.display(), "a record can't be read from the journal; its file is kept");
+        });
         if let Some(segment) = self.inner.lock().files.get_mut(&number) {
             segment.care = Care::Untouched;
         }

@@ -19,6 +19,7 @@ mod overload;
 mod refused;
 mod restart;
 mod strategies;
+mod told;
 mod traces;
 mod unreachable;
 mod watchdog;
