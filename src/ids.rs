@@ -49,6 +49,11 @@ impl CallId {
         Self(uuid::Builder::from_custom_bytes(bytes).into_uuid())
     }
 
+    /// Whether someone else led the call.
+    pub fn is_of_channel(self) -> bool {
+        self.0.get_version_num() == 8
+    }
+
     /// Reads a call id back, for instance from the name of a bridge.
     pub fn parse(text: &str) -> Option<Self> {
         Uuid::try_parse(text).ok().map(Self)

@@ -188,7 +188,7 @@ fn attempt_row(call_log_id: i64, attempt: &Attempt, end: &End) -> call_attempt::
 }
 
 /// The column that names each kind of scope.
-const fn scope_column(kind: ScopeKind) -> call_log::Column {
+pub(super) const fn scope_column(kind: ScopeKind) -> call_log::Column {
     match kind {
         ScopeKind::Link => call_log::Column::CampaignClientSettingId,
         ScopeKind::Client => call_log::Column::ClientId,
@@ -200,7 +200,7 @@ const fn scope_column(kind: ScopeKind) -> call_log::Column {
 /// Calls that count: those that a link answered.
 ///
 /// `held_at` is set for them alone, and is in the index where the link isn't.
-fn counted() -> Select<call_log::Entity> {
+pub(super) fn counted() -> Select<call_log::Entity> {
     call_log::Entity::find()
         .filter(call_log::Column::CallStatus.eq(CallStatus::Answered))
         .filter(call_log::Column::HeldAt.is_not_null())

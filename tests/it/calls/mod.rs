@@ -9,6 +9,7 @@ mod away;
 mod cancelled;
 mod caps;
 mod drain;
+mod explained;
 mod fallback;
 mod followed;
 mod hostile;
