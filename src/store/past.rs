@@ -12,7 +12,7 @@ use super::records::{counted, scope_column};
 use crate::call::CallRecord;
 use crate::call::outcome::{Outcome, cause};
 use crate::call::record::{Attempt, End};
-use crate::capacity::{Correction, MOMENTS_KEPT, Scope, Slot};
+use crate::capacity::{COUNTED_BACK, Correction, Scope, Slot};
 use crate::clock::Timestamp;
 use crate::ids::{CallId, CampaignId, ClientId, DidId, LinkId, SellerId};
 use crate::replay::InUse;
@@ -122,12 +122,12 @@ async fn used_of(
     let newer: Vec<(uuid::Uuid, Timestamp)> = answered_by_then(counted())
         .select_only()
         .columns([call_log::Column::CallId, call_log::Column::HeldAt])
-        .filter(call_log::Column::HeldAt.gte(at - MOMENTS_KEPT))
+        .filter(call_log::Column::HeldAt.gte(at - COUNTED_BACK))
         .into_tuple()
         .all(db)
         .await?;
     let older = answered_by_then(counted())
-        .filter(call_log::Column::HeldAt.lt(at - MOMENTS_KEPT))
+        .filter(call_log::Column::HeldAt.lt(at - COUNTED_BACK))
         .count(db)
         .await?;
     let mut slots: HashMap<Slot, i64> = HashMap::new();
