@@ -208,6 +208,13 @@ struct Leg {
     unheard: bool,
 }
 
+/// When the legs of a talk were found to be up.
+#[derive(Clone, Copy, Debug, Default)]
+struct Found {
+    caller: Option<Timestamp>,
+    leg: Option<Timestamp>,
+}
+
 /// How a leg ended.
 #[derive(Clone, Copy, Debug)]
 struct Gone {
@@ -250,6 +257,8 @@ pub struct Machine {
     /// The switch isn't heard, or not yet since the call was adopted from an
     /// earlier run: until when the call is known to have been up.
     unseen_since: Option<Timestamp>,
+    /// When the legs were found to be up after that.
+    found: Found,
     /// Events don't flow: what a check finds is true now, and may change unheard.
     blind: bool,
     effects: Vec<Effect>,
@@ -296,6 +305,7 @@ impl Machine {
             outcome: None,
             ended: None,
             unseen_since: None,
+            found: Found::default(),
             blind: false,
             effects: Vec::new(),
         }
@@ -373,23 +383,39 @@ impl Machine {
         if self.is_closed() {
             return Vec::new();
         }
-        let heard = matches!(
-            input,
-            Input::LegRinging { .. }
-                | Input::LegAnswered { .. }
-                | Input::CallerAnswered
-                | Input::CallerWaiting
-        );
         if matches!(input, Input::LegRinging { .. } | Input::LegAnswered { .. }) {
             self.again = None;
         }
-        self.step(at, input);
-        if heard && self.unseen_since.is_some() {
-            self.unseen_since = self.blind.then_some(at);
+        if self.unseen_since.is_some()
+            && let Some(found) = self.found_up(at, &input)
+        {
+            self.found = Found::default();
+            self.unseen_since = self.blind.then_some(found);
             self.note_unseen(self.unseen_since);
         }
+        self.step(at, input);
         self.close_if_over(at);
         std::mem::take(&mut self.effects)
+    }
+
+    /// When the call was found to be up, if this says so. Once the caller is answered it is
+    /// up only while both legs are; an event that tells of a leg's end says that it was
+    /// there until then.
+    fn found_up(&mut self, at: Timestamp, input: &Input) -> Option<Timestamp> {
+        let talks = self.state == State::Talking || self.caller == Caller::Answered;
+        match *input {
+            Input::LegRinging { .. } | Input::CallerWaiting => return Some(at),
+            Input::LegAnswered { .. } if !talks => return Some(at),
+            Input::LegAnswered { attempt } | Input::LegGone { attempt, cause: Some(_), .. }
+                if self.is_leg(attempt) =>
+            {
+                self.found.leg = Some(at);
+            }
+            Input::CallerAnswered => self.found.caller = Some(at),
+            Input::CallerCause { .. } if talks => self.found.caller = Some(at),
+            _ => return None,
+        }
+        Some(self.found.caller?.min(self.found.leg?))
     }
 
     fn step(&mut self, at: Timestamp, input: Input) {
@@ -455,6 +481,8 @@ impl Machine {
             Input::HangUp { told } => self.on_hang_up(at, told),
             Input::Apart => self.on_apart(),
             Input::Recheck => {
+                // What was found before may have changed unheard.
+                self.found = Found::default();
                 self.blind = false;
                 self.recheck();
             }
@@ -462,6 +490,7 @@ impl Machine {
             Input::Unseen { since } => {
                 let since = since.max(self.record.last_seen());
                 let since = *self.unseen_since.get_or_insert(since);
+                self.found = Found::default();
                 self.blind = true;
                 self.note_unseen(Some(since));
             }
@@ -632,7 +661,7 @@ impl Machine {
     fn on_leg_answered(&mut self, at: Timestamp, attempt: u32) {
         if self.state == State::Detaching {
             self.attempt_mut(attempt).answered_at.get_or_insert(at);
-            return;
+            return self.talk_while_detaching(at);
         }
         // In any other state it is a repetition, or an answer that came too late.
         if self.state != State::Dialling {
@@ -734,7 +763,8 @@ impl Machine {
         let Some(leg) = self.leg.take() else { return };
         let call = self.record.call;
         let attempt = self.attempt_mut(leg.attempt);
-        attempt.ended_at = Some(at.max(attempt.held_at));
+        let seen = attempt.answered_at.or(attempt.ringing_at).unwrap_or(attempt.held_at);
+        attempt.ended_at = Some(at.max(seen));
         attempt.result = Some(result);
         attempt.cause = cause;
         attempt.sip = sip;
@@ -763,8 +793,23 @@ impl Machine {
         }
         self.caller = Caller::Answered;
         self.heard_at = Some(at);
-        let (State::Answering, Some(leg)) = (self.state, self.leg) else { return };
-        self.talk(at, leg.attempt);
+        if let (State::Answering, Some(leg)) = (self.state, self.leg) {
+            self.talk(at, leg.attempt);
+        }
+        self.talk_while_detaching(at);
+    }
+
+    /// Both are answered, so they were in the bridge: what the detaching finds, which may
+    /// take long, doesn't change that.
+    fn talk_while_detaching(&mut self, at: Timestamp) {
+        let (State::Detaching, Caller::Answered, Some(leg)) = (self.state, self.caller, self.leg)
+        else {
+            return;
+        };
+        if self.attempt_mut(leg.attempt).answered_at.is_some() {
+            self.effects.push(Effect::JoinLeg { attempt: leg.attempt });
+            self.talk(at, leg.attempt);
+        }
     }
 
     /// A check found the caller unanswered.
@@ -976,7 +1021,7 @@ impl Machine {
     fn end_as_known(&self, at: Timestamp) -> End {
         let (ended_at, cause) = self.ended.unwrap_or((at, cause::NORMAL));
         End {
-            at: ended_at.max(self.record.started_at),
+            at: ended_at.max(self.record.answered_at.unwrap_or(self.record.started_at)),
             outcome: self.outcome.unwrap_or(Outcome::SYSTEM_ERROR),
             cause,
         }
