@@ -23,7 +23,7 @@ use crate::capacity::recount::Truth;
 use crate::capacity::{Keeper, Ledger, MemoryLedger, RedisLedger, Share};
 use crate::config::{CapacitySettings, Config, LedgerStore, WhenAway};
 use crate::exchange::{self, Exchange, Ground};
-use crate::ids::CallId;
+use crate::ids::{CallId, Mark};
 use crate::live::Live;
 use crate::routing::Current;
 use crate::store;
@@ -109,6 +109,7 @@ impl App {
             journal: config.journal.clone(),
             recount: config.capacity.recount(),
             seed: rand::rng().random(),
+            mark: Mark::of_instance(&instance),
         };
         let ground = Ground {
             switch: ari.clone(),

@@ -33,6 +33,7 @@ pub mod redis;
 pub mod share;
 pub mod window;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
@@ -197,7 +198,7 @@ pub struct Holder {
     pub node: String,
 }
 
-/// What the ledger believes to be used of a scope.
+/// What is used of a scope: what the ledger believes, or what the records say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Book {
     pub scope: Scope,
@@ -205,6 +206,22 @@ pub struct Book {
     pub total: u32,
     /// By the quarter of an hour in which the calls were held.
     pub slots: Vec<(Slot, u32)>,
+}
+
+impl Book {
+    /// What answered calls use, each named by a scope and the moment when it was held.
+    pub fn of(calls: impl IntoIterator<Item = (Scope, Timestamp)>) -> Vec<Self> {
+        let mut slots: BTreeMap<Scope, BTreeMap<Slot, u32>> = BTreeMap::new();
+        for (scope, held_at) in calls {
+            *slots.entry(scope).or_default().entry(Slot::of(held_at)).or_default() += 1;
+        }
+        let book = |(scope, slots): (Scope, BTreeMap<Slot, u32>)| Self {
+            scope,
+            total: slots.values().sum(),
+            slots: slots.into_iter().collect(),
+        };
+        slots.into_iter().map(book).collect()
+    }
 }
 
 /// What is to be added to a [`Book`], or taken off.
@@ -215,18 +232,9 @@ pub struct Correction {
     pub slots: Vec<(Slot, i64)>,
 }
 
-/// What the records know of a scope: its answered calls.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answered {
-    pub scope: Scope,
-    /// Of all time.
-    pub total: u32,
-    /// When the newer ones were held, oldest first: at least those of [`MOMENTS_KEPT`].
-    pub moments: Vec<Timestamp>,
-}
-
-/// Longer than any window but that of all time.
-pub const MOMENTS_KEPT: chrono::TimeDelta = chrono::TimeDelta::days(40);
+/// How far back records are counted by quarters of an hour: longer than any window
+/// but that of all time.
+pub const COUNTED_BACK: chrono::TimeDelta = chrono::TimeDelta::days(40);
 
 /// How long the ledger believes in a hold of which nobody speaks.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,8 @@
 //! The command line.
 
 mod caps;
+mod explain;
+mod place;
 mod users;
 
 use std::io::Write;
@@ -44,6 +46,12 @@ enum Command {
     /// Create, list and rescue accounts.
     #[command(subcommand)]
     User(users::Command),
+    /// Tell what became of a call and why, and whether it would be decided the same today.
+    ///
+    /// Reads the call's log from the database, also beside a running service: the one that
+    /// --data or --config names, else that of the environment, else that of `capconduit run`
+    /// in this folder.
+    Explain(explain::Explain),
     /// Look after the capacity ledger.
     #[command(subcommand)]
     Caps(caps::Command),
@@ -109,6 +117,10 @@ impl Cli {
                 .await
             }
             Command::User(command) => match command.run().await {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(&error),
+            },
+            Command::Explain(command) => match command.run().await {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => fail(&error),
             },

@@ -107,7 +107,8 @@ pub mod simulated {
         let number = CALLS.get() + 1;
         CALLS.set(number);
         let mut rest = [0; 10];
-        rest[2..].copy_from_slice(&number.to_be_bytes());
+        // The last two bytes are the instance's.
+        rest[2..].copy_from_slice(&(number << 16).to_be_bytes());
         let millis = u64::try_from(now.timestamp_millis()).expect("after 1970");
         Some(CallId(Builder::from_unix_timestamp_millis(millis, &rest).into_uuid()))
     }

@@ -28,7 +28,7 @@ use crate::call::setup::InSetup;
 use crate::capacity::recount::{Recount, RecountSettings, Truth};
 use crate::capacity::{Keeper, Ledger, Status};
 use crate::clock;
-use crate::ids::CallId;
+use crate::ids::{CallId, Mark};
 use crate::journal::{Archive, Journal, JournalSettings, JournalTasks, OpenError};
 use crate::live::Live;
 use crate::routing::Current;
@@ -55,6 +55,8 @@ pub struct Settings {
     pub recount: RecountSettings,
     /// Where everything random comes from.
     pub seed: u64,
+    /// By which this instance knows its calls.
+    pub mark: Mark,
 }
 
 /// An exchange that runs. To drop it is to cut it off, as a crash would.
@@ -134,6 +136,7 @@ impl Exchange {
             tracker.clone(),
             settings.calls,
             settings.seed,
+            settings.mark,
         );
         let last_alive = left.last_alive.unwrap_or_else(clock::now);
         for record in left.unfinished {

@@ -49,9 +49,40 @@ impl CallId {
         Self(uuid::Builder::from_custom_bytes(bytes).into_uuid())
     }
 
+    /// Whether someone else led the call.
+    pub fn is_of_channel(self) -> bool {
+        self.0.get_version_num() == 8
+    }
+
     /// Reads a call id back, for instance from the name of a bridge.
     pub fn parse(text: &str) -> Option<Self> {
         Uuid::try_parse(text).ok().map(Self)
+    }
+
+    /// The same call, as one that this instance leads.
+    pub fn led_by(self, Mark(mark): Mark) -> Self {
+        let mut bytes = self.0.into_bytes();
+        bytes[14..].copy_from_slice(&mark);
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// Of the instance that leads it.
+    pub const fn mark(self) -> Mark {
+        let [.., first, second] = self.0.into_bytes();
+        Mark([first, second])
+    }
+}
+
+/// Tells the calls of one instance from those of another on the same Asterisk: the
+/// last four digits of their ids, and so of their bridges' and legs' names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark([u8; 2]);
+
+impl Mark {
+    /// That of the instance with this name.
+    pub fn of_instance(name: &str) -> Self {
+        let hash = Sha256::digest(name.as_bytes());
+        Self([hash[0], hash[1]])
     }
 }
 

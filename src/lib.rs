@@ -21,6 +21,7 @@ pub mod exchange;
 pub mod ids;
 pub mod journal;
 pub mod live;
+pub mod replay;
 pub mod routing;
 pub mod store;
 pub mod telemetry;

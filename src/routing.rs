@@ -50,7 +50,7 @@ pub struct Offer {
 /// Decides who should get a call to `dialled`.
 pub fn plan(snapshot: &Snapshot, dialled: &str, seed: u32) -> Plan {
     let did = E164::from_dialled(dialled).and_then(|number| snapshot.did(&number));
-    let mut trace = Trace::default();
+    let mut trace = Trace { revision: Some(snapshot.revision()), ..Trace::default() };
     let decision = match &did {
         None => Decision::Refuse(CallReason::DidNotFound),
         Some(did) => {

@@ -9,6 +9,7 @@ pub mod clients;
 pub mod configuration;
 pub mod dids;
 pub mod links;
+pub mod past;
 pub mod records;
 pub mod report;
 pub mod routing;

@@ -6,12 +6,20 @@ mod process;
 
 use std::io::IsTerminal;
 
+use tracing::Span;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use crate::config::{LogFormat, LogSettings};
+use crate::ids::CallId;
 
 pub use metrics::{AriFailure, Drift, Metrics, Moment};
+
+/// What is said for one call is said in its span: every line of it carries its id.
+pub fn call_span(call: CallId) -> Span {
+    // Of the highest level, so that no filter takes the id from the lines that pass it.
+    tracing::error_span!(parent: None, "call", id = %call)
+}
 
 /// Where log lines go.
 #[derive(Debug)]
@@ -40,6 +48,10 @@ pub fn start(settings: &LogSettings, destination: Destination) {
         .with_writer(writer)
         .with_ansi(to_terminal);
     // A test may have started logging before: its choice stays.
-    let started = if json { lines.json().flatten_event(true).try_init() } else { lines.try_init() };
+    let started = if json {
+        lines.json().flatten_event(true).with_span_list(false).try_init()
+    } else {
+        lines.try_init()
+    };
     drop(started);
 }

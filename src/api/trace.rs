@@ -14,6 +14,10 @@ use crate::routing::trace::{self, Trace};
 #[derive(Object)]
 #[oai(rename_all = "camelCase")]
 pub struct DecisionTrace {
+    /// How often the configuration had been changed when this was decided by it; `null` in
+    /// traces of older versions.
+    #[oai(nullable)]
+    revision: Option<i64>,
     /// The DID that was called; `null` if there is none of that number.
     #[oai(nullable)]
     did_id: Option<i64>,
@@ -125,6 +129,7 @@ impl TryFrom<&Trace> for DecisionTrace {
 
     fn try_from(trace: &Trace) -> Result<Self, String> {
         Ok(Self {
+            revision: trace.revision,
             did_id: trace.did_id.map(|id| id.0),
             seller_id: trace.seller_id.map(|id| id.0),
             campaign_id: trace.campaign_id.map(|id| id.0),

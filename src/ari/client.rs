@@ -14,6 +14,8 @@ use tokio::time::{Instant, timeout};
 
 use super::model::{Bridge, Channel, Info};
 use super::switch::{Done, NO_CIRCUIT, Switch};
+use tracing::debug;
+
 use crate::telemetry::{AriFailure, Metrics};
 
 /// Where Asterisk's ARI is, and who we are there.
@@ -151,6 +153,7 @@ impl AriClient {
         body: Option<Value>,
     ) -> Result<reqwest::Response, AriError> {
         let asked = Instant::now();
+        debug!(operation, path, "asking Asterisk");
         let answer = match timeout(LANE_TIMEOUT, self.lanes.acquire()).await {
             Ok(_lane) => self.exchange(operation, method, path, body).await,
             Err(_) => Err(AriError::NotSent { operation, source: "every lane is taken".into() }),

@@ -13,7 +13,7 @@ use chrono::TimeDelta;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tracing::{debug, info, warn};
+use tracing::{Instrument, debug, info, warn};
 
 use super::errands::{Errands, Waiting, errands};
 use super::machine::{Effect, Input, Machine, Timer};
@@ -65,7 +65,6 @@ impl Drop for Ending {
 }
 
 struct Driver {
-    call: CallId,
     parts: Arc<Parts>,
     machine: Machine,
     errands: Errands,
@@ -100,10 +99,9 @@ pub async fn lead(
         parts: parts.clone(),
         results: results_in,
     };
-    let hands = tokio::spawn(hands.work(waiting));
+    let hands = tokio::spawn(hands.work(waiting).in_current_span());
     let is_new = machine.record().attempts.is_empty();
     let mut driver = Driver {
-        call,
         parts,
         undecided_since: is_new.then(Instant::now),
         rang: ringing(&machine).map(|(attempt, _)| attempt),
@@ -131,13 +129,12 @@ pub async fn lead(
     let Driver { errands, parts, machine, .. } = driver;
     drop(errands);
     if hands.await.is_err() {
-        warn!(call.id = %call, "the end of a call was cut off");
+        warn!("the end of a call was cut off");
     }
     parts.live.remove(call);
     parts.metrics.call_ended(machine.record());
     if let Some(end) = &machine.record().end {
         info!(
-            call.id = %call,
             outcome = %end.outcome.status,
             reason = %end.outcome.reason,
             attempts = machine.record().attempts.len(),
@@ -151,13 +148,13 @@ pub async fn lead(
 impl Driver {
     fn take(&mut self, at: Timestamp, input: Input) {
         #[cfg(test)]
-        clock::simulated::perhaps_a_defect(self.call);
-        debug!(call.id = %self.call, ?input, "input");
+        clock::simulated::perhaps_a_defect(self.machine.record().call);
+        debug!(?input, "input");
         let is_audited = matches!(input, Input::LegSeen { .. });
         let effects = self.machine.handle(at, input);
         let takes_down = |effect: &Effect| matches!(effect, Effect::HangUpLeg { .. });
         if is_audited && effects.iter().any(takes_down) {
-            warn!(call.id = %self.call, "a leg that the call gave up on is taken down");
+            warn!("a leg that the call gave up on is taken down");
             self.parts.metrics.drifted(Drift::ChannelWithoutCall);
         }
         if self.machine.is_ending() {
@@ -309,11 +306,11 @@ impl Hands {
         let verdict = match timeout(LEDGER_TIMEOUT, self.parts.keeper.reserve(&request)).await {
             Ok(Ok(verdict)) => Some(verdict),
             Ok(Err(Unavailable { reason })) => {
-                warn!(call.id = %self.call, reason, "the capacity ledger can't be reached");
+                warn!(reason, "the capacity ledger can't be reached");
                 None
             }
             Err(_) => {
-                warn!(call.id = %self.call, "the capacity ledger didn't answer in time");
+                warn!("the capacity ledger didn't answer in time");
                 None
             }
         };
@@ -342,7 +339,7 @@ impl Hands {
         match switch.channel(self.caller.as_str()).await {
             Ok(None) => self.report(Input::CallerGone),
             _ => {
-                warn!(call.id = %self.call, %error, "the caller could not be bridged");
+                warn!(%error, "the caller could not be bridged");
                 self.report(Input::BridgeFailed);
             }
         }
@@ -355,7 +352,7 @@ impl Hands {
             return;
         }
         if !self.may_dial(attempt).await {
-            warn!(call.id = %self.call, attempt, "the capacity was lost before the client was dialled");
+            warn!(attempt, "the capacity was lost before the client was dialled");
             self.report(Input::LegNotCreated { attempt });
             return;
         }
@@ -364,10 +361,10 @@ impl Hands {
             Ok(()) => {}
             // It may exist: the leg's entry or the setup timer will tell.
             Err(error) if error.is_outcome_unknown() => {
-                warn!(call.id = %self.call, %error, "whether a leg was made is not known yet");
+                warn!(%error, "whether a leg was made is not known yet");
             }
             Err(error) => {
-                info!(call.id = %self.call, attempt, %error, "the client can't be reached");
+                info!(attempt, %error, "the client can't be reached");
                 self.report(Input::LegNotCreated { attempt });
             }
         }
@@ -377,7 +374,7 @@ impl Hands {
         let leg = self.leg(attempt);
         let seconds = u32::try_from(ring.as_secs() + DIAL_SAFETY_SECONDS).unwrap_or(u32::MAX);
         if let Err(error) = self.add_to_bridge(&leg).await {
-            debug!(call.id = %self.call, %error, "the client could not be bridged");
+            debug!(%error, "the client could not be bridged");
             self.leave_setup();
             return self.report(Input::LegNotDialled { attempt });
         }
@@ -390,10 +387,10 @@ impl Hands {
         match result {
             Ok(()) => {}
             Err(error @ AriError::OutcomeUnknown { .. }) => {
-                warn!(call.id = %self.call, %error, "whether the client was dialled is not known");
+                warn!(%error, "whether the client was dialled is not known");
             }
             Err(error) => {
-                debug!(call.id = %self.call, %error, "the client could not be dialled");
+                debug!(%error, "the client could not be dialled");
                 self.report(Input::LegNotDialled { attempt });
             }
         }
@@ -413,7 +410,7 @@ impl Hands {
             Ok(None) => return self.report(Input::LegGone { attempt, cause: None, sip: None }),
             Err(error) => {
                 // It may be answered: until that is known it is neither had nor given up.
-                debug!(call.id = %self.call, %error, "a leg could not be checked");
+                debug!(%error, "a leg could not be checked");
                 return;
             }
         };
@@ -423,7 +420,7 @@ impl Hands {
     async fn join_leg(&self, attempt: u32) {
         let (switch, leg) = (&self.parts.switch, self.leg(attempt));
         if let Err(error) = self.add_to_bridge(&leg).await {
-            warn!(call.id = %self.call, %error, "the client could not be put back into the bridge");
+            warn!(%error, "the client could not be put back into the bridge");
             self.note("hang up the client", switch.hang_up(&leg, cause::NORMAL).await);
         }
     }
@@ -492,7 +489,7 @@ impl Hands {
         }
         match result {
             Err(AriError::Refused { status: 409, .. }) => {
-                debug!(call.id = %self.call, "the leg was there already");
+                debug!("the leg was there already");
                 Ok(())
             }
             Err(error) if error.is_outcome_unknown() => match switch.channel(leg).await {
@@ -534,7 +531,7 @@ impl Hands {
                 self.report(Input::CallerAnswered);
             }
             Ok(Some(_)) => self.report(Input::CallerWaiting),
-            Err(error) => debug!(call.id = %self.call, %error, "the caller could not be checked"),
+            Err(error) => debug!(%error, "the caller could not be checked"),
         }
     }
 
@@ -547,7 +544,7 @@ impl Hands {
                 ChannelState::Down => self.report(Input::LegIdle { attempt }),
                 _ => {}
             },
-            Err(error) => debug!(call.id = %self.call, %error, "a leg could not be checked"),
+            Err(error) => debug!(%error, "a leg could not be checked"),
         }
     }
 
@@ -557,13 +554,13 @@ impl Hands {
 
     fn note(&self, what: &str, result: Result<(), AriError>) {
         if let Err(error) = result {
-            warn!(call.id = %self.call, %error, "could not {what}");
+            warn!(%error, "could not {what}");
         }
     }
 
     fn report(&self, input: Input) {
         if self.results.send(input).is_err() {
-            debug!(call.id = %self.call, "a result came after the end of its call");
+            debug!("a result came after the end of its call");
         }
     }
 }

@@ -83,6 +83,11 @@ impl CallRecord {
         self.attempts.iter().find(|attempt| attempt.result == Some(AttemptResult::Answered))
     }
 
+    /// Whether the dialplan led it without asking, and only reported it.
+    pub fn is_led_elsewhere(&self) -> bool {
+        self.call.is_of_channel()
+    }
+
     /// Everything that an attempt counts in: its link, client, campaign and seller.
     pub fn scopes(&self, attempt: &Attempt) -> Vec<Scope> {
         let campaign = self.campaign.as_ref().map(|(id, _)| Scope::campaign(*id));

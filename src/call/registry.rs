@@ -16,7 +16,7 @@ use rand::{RngExt, SeedableRng};
 use serde::Deserialize;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio_util::task::TaskTracker;
-use tracing::{debug, error, info, warn};
+use tracing::{Instrument, debug, error, info, warn};
 
 use super::driver::{self, MAILBOX, Parts, Stamped};
 use super::machine::{Input, Machine};
@@ -26,9 +26,9 @@ use super::setup::Place;
 use super::watchdog::{self, Expected, Finding, Found, Watchdog};
 use crate::ari::{Channel, ChannelId, ChannelState, Event, EventKind, LegId, Signal};
 use crate::clock::{self, Timestamp};
-use crate::ids::CallId;
+use crate::ids::{CallId, Mark};
 use crate::routing::{self, Current, Decision};
-use crate::telemetry::Drift;
+use crate::telemetry::{Drift, call_span};
 
 /// What others ask of the registry.
 #[derive(Debug)]
@@ -55,6 +55,8 @@ pub struct Registry {
     settings: CallSettings,
     /// Where weighted orders come from.
     luck: SmallRng,
+    /// By which the calls of this instance are known.
+    mark: Mark,
     calls: BTreeMap<CallId, mpsc::Sender<Stamped>>,
     callers: BTreeMap<ChannelId, CallId>,
     /// Callers of calls that are over: their late events are old news.
@@ -103,6 +105,7 @@ impl Registry {
         tracker: TaskTracker,
         settings: CallSettings,
         seed: u64,
+        mark: Mark,
     ) -> Self {
         Self {
             parts,
@@ -111,6 +114,7 @@ impl Registry {
             tracker,
             settings,
             luck: SmallRng::seed_from_u64(seed),
+            mark,
             calls: BTreeMap::new(),
             callers: BTreeMap::new(),
             recent: VecDeque::new(),
@@ -278,7 +282,7 @@ impl Registry {
             self.waiting.push((at, channel.clone()));
             return;
         }
-        let call = clock::new_call_id();
+        let call = clock::new_call_id().led_by(self.mark);
         let dialled =
             clean(&channel.dialplan.exten, limits::DIALLED).unwrap_or_else(|| "unknown".to_owned());
         let plan = routing::plan(&self.routing.get(), &dialled, self.luck.random());
@@ -301,7 +305,7 @@ impl Registry {
             hung_up: None,
             end: None,
         };
-        info!(call.id = %call, channel.id = %channel.id, "a call arrived");
+        call_span(call).in_scope(|| info!(channel.id = %channel.id, "a call arrived"));
         let is_overloaded = self.parts.in_setup.count() >= self.settings.most_in_setup;
         if is_overloaded {
             self.parts.metrics.overloaded();
@@ -332,7 +336,7 @@ impl Registry {
 
     /// Takes up a call that an earlier run left behind.
     pub fn adopt(&mut self, machine: Machine) {
-        info!(call.id = %machine.record().call, "a call of an earlier run is taken up");
+        call_span(machine.record().call).in_scope(|| info!("a call of an earlier run is taken up"));
         self.lead(machine, None);
     }
 
@@ -343,23 +347,23 @@ impl Registry {
         self.calls.insert(call, mailbox_in);
         self.callers.insert(ChannelId(arrived.channel.clone()), call);
         let (parts, closed) = (self.parts.clone(), self.closed.0.clone());
-        self.tracker.spawn(async move {
+        let life = async move {
             // A task of its own, so that a defect in one call ends that call alone.
-            if let Err(defect) =
-                tokio::spawn(driver::lead(parts.clone(), machine, mailbox, place)).await
-            {
-                error!(call.id = %call, error = %defect, "a call was cut off by a defect");
+            let led = driver::lead(parts.clone(), machine, mailbox, place).in_current_span();
+            if let Err(defect) = tokio::spawn(led).await {
+                error!(error = %defect, "a call was cut off by a defect");
                 cut_off(&parts, arrived).await;
             }
             if closed.send(call).is_err() {
-                warn!(call.id = %call, "a call outlived the registry");
+                warn!("a call outlived the registry");
             }
-        });
+        };
+        self.tracker.spawn(life.instrument(call_span(call)));
     }
 
     fn on_leg_entered(&self, at: Timestamp, leg: LegId) {
         let input = Input::LegEntered { attempt: leg.attempt };
-        if !self.deliver(leg.call, at, input) {
+        if !self.deliver(leg.call, at, input) && leg.call.mark() == self.mark {
             self.take_down_channel(leg.to_string());
         }
     }
@@ -421,8 +425,12 @@ impl Registry {
         let Some(mailbox) = self.calls.get(&call) else { return false };
         match mailbox.try_send((at, input)) {
             Ok(()) => {}
-            Err(TrySendError::Full(_)) => warn!(call.id = %call, "a call's mailbox is full"),
-            Err(TrySendError::Closed(_)) => debug!(call.id = %call, "the call has just ended"),
+            Err(TrySendError::Full(_)) => {
+                call_span(call).in_scope(|| warn!("a call's mailbox is full"))
+            }
+            Err(TrySendError::Closed(_)) => {
+                call_span(call).in_scope(|| debug!("the call has just ended"))
+            }
         }
         true
     }
@@ -453,6 +461,7 @@ impl Registry {
             return;
         }
         let expected = Expected {
+            mark: self.mark,
             application: self.parts.switch.application(),
             callers: &self.callers,
             held: self.parts.keeper.live_calls(),
@@ -491,17 +500,18 @@ impl Registry {
                 Drift::BridgeWithoutCall
             }
             Finding::CallWithoutChannel(call) => {
-                warn!(call.id = %call, "a call without a caller is looked at again");
+                call_span(call).in_scope(|| warn!("a call without a caller is looked at again"));
                 self.deliver(call, clock::now(), Input::Recheck);
                 Drift::CallWithoutChannel
             }
             Finding::CallApart(call) => {
-                warn!(call.id = %call, "caller and client are put into their bridge again");
+                call_span(call)
+                    .in_scope(|| warn!("caller and client are put into their bridge again"));
                 self.deliver(call, clock::now(), Input::Apart);
                 Drift::CallApart
             }
             Finding::HoldWithoutCall(call) => {
-                warn!(call.id = %call, "a hold without a call is given back");
+                call_span(call).in_scope(|| warn!("a hold without a call is given back"));
                 self.parts.keeper.abandon(call);
                 Drift::HoldWithoutCall
             }
@@ -583,7 +593,7 @@ async fn take_down_legs(parts: &Parts, call: CallId, caller: &ChannelId) -> Opti
     for channel in channels.into_iter().filter(|channel| is_its(&channel.id)) {
         legs += 1;
         if let Err(error) = parts.switch.hang_up(channel.id.as_str(), cause::FAILURE).await {
-            warn!(call.id = %call, channel.id = %channel.id, %error, "could not hang up");
+            warn!(channel.id = %channel.id, %error, "could not hang up");
         }
     }
     Some(legs)

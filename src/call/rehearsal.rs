@@ -89,14 +89,16 @@ pub async fn with_room(
     Ok(ready)
 }
 
-fn asked(effects: Vec<Effect>) -> Option<Request> {
+/// What the machine asks the ledger, if it does.
+pub(crate) fn asked(effects: Vec<Effect>) -> Option<Request> {
     effects.into_iter().find_map(|effect| match effect {
         Effect::Reserve(request) => Some(request),
         _ => None,
     })
 }
 
-fn record(arrival: Arrival, plan: &Plan) -> CallRecord {
+/// The record of a call that has just arrived, or might.
+pub(crate) fn record(arrival: Arrival, plan: &Plan) -> CallRecord {
     CallRecord {
         call: clock::new_call_id(),
         channel: String::new(),

@@ -4,12 +4,15 @@
 //! and asks here what of it fits no call, and which call fits nothing of it. What is
 //! just coming or going doesn't fit either, so a finding counts when it is made twice
 //! in a row. There should never be one: each is counted, logged and mended.
+//!
+//! Another instance may lead calls on the same Asterisk. They are its own, and are let
+//! alone, until somebody is left alone in one of its bridges.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::ari::model::Bridge;
 use crate::ari::{Channel, ChannelId, ChannelState, LegId};
-use crate::ids::CallId;
+use crate::ids::{CallId, Mark};
 
 /// What there is on the switch.
 #[derive(Debug)]
@@ -20,6 +23,8 @@ pub struct Found {
 
 /// What there should be.
 pub struct Expected<'a> {
+    /// By which calls of this instance are known.
+    pub mark: Mark,
     /// The Stasis application that calls come to.
     pub application: &'a str,
     /// Every live call, by its caller.
@@ -66,6 +71,7 @@ pub fn unserved(found: &Found, expected: &Expected<'_>) -> Vec<Channel> {
         is_caller(channel, expected.application)
             && channel.state == ChannelState::Ring
             && !expected.callers.contains_key(&channel.id)
+            && !is_led_elsewhere(found, expected, &channel.id)
     };
     found.channels.iter().filter(waits).cloned().collect()
 }
@@ -85,23 +91,33 @@ fn compare(found: &Found, expected: &Expected<'_>) -> BTreeSet<Finding> {
     let mut findings = BTreeSet::new();
     for channel in &found.channels {
         let is_stranger = match LegId::parse(channel.id.as_str()) {
-            Some(leg) => !calls.contains(&leg.call),
+            Some(leg) => expected.is_ours(leg.call) && !calls.contains(&leg.call),
             None => {
                 is_caller(channel, expected.application)
                     && channel.state != ChannelState::Ring
                     && !expected.callers.contains_key(&channel.id)
+                    && !is_led_elsewhere(found, expected, &channel.id)
             }
         };
         if is_stranger {
             findings.insert(Finding::ChannelWithoutCall(channel.id.clone()));
         }
     }
+    let channels: BTreeMap<_, _> = found.channels.iter().map(|c| (&c.id, c.state)).collect();
     for bridge in &found.bridges {
-        if CallId::parse(&bridge.id).is_some_and(|call| !calls.contains(&call)) {
+        let Some(call) = CallId::parse(&bridge.id) else { continue };
+        if calls.contains(&call) {
+            continue;
+        }
+        if expected.is_ours(call) {
             findings.insert(Finding::BridgeWithoutCall(bridge.id.clone()));
+        } else if let [alone] = &bridge.channels[..]
+            && channels.get(alone) == Some(&ChannelState::Up)
+        {
+            // Whoever led it would have let go by now of one who talks to nobody.
+            findings.insert(Finding::ChannelWithoutCall(alone.clone()));
         }
     }
-    let channels: BTreeMap<_, _> = found.channels.iter().map(|c| (&c.id, c.state)).collect();
     for (caller, call) in expected.callers {
         match channels.get(caller) {
             None => {
@@ -126,6 +142,19 @@ fn is_apart(found: &Found, caller: &ChannelId, call: CallId) -> bool {
     answered.any(|(_, channel)| !inside(caller) || !inside(&channel.id))
 }
 
+/// Whether it is in a bridge of another instance.
+fn is_led_elsewhere(found: &Found, expected: &Expected<'_>, channel: &ChannelId) -> bool {
+    let foreign =
+        |bridge: &&Bridge| CallId::parse(&bridge.id).is_some_and(|call| !expected.is_ours(call));
+    found.bridges.iter().filter(foreign).any(|bridge| bridge.channels.contains(channel))
+}
+
+impl Expected<'_> {
+    fn is_ours(&self, call: CallId) -> bool {
+        call.mark() == self.mark
+    }
+}
+
 fn legs(found: &Found) -> impl Iterator<Item = (LegId, &Channel)> {
     found.channels.iter().filter_map(|c| Some((LegId::parse(c.id.as_str())?, c)))
 }
@@ -144,6 +173,15 @@ mod tests {
 
     const APPLICATION: &str = "capconduit";
 
+    fn mark() -> Mark {
+        Mark::of_instance("one")
+    }
+
+    fn expected<'a>(callers: &'a BTreeMap<ChannelId, CallId>, held: &[CallId]) -> Expected<'a> {
+        let held = held.iter().copied().collect();
+        Expected { mark: mark(), application: APPLICATION, callers, held }
+    }
+
     fn channel(id: &str, state: ChannelState) -> Channel {
         let dialplan = Dialplan {
             exten: "+15550001".to_owned(),
@@ -155,7 +193,7 @@ mod tests {
 
     /// A call that talks, as it should be; and its id.
     fn talking() -> (Found, BTreeMap<ChannelId, CallId>, CallId) {
-        let call = clock::new_call_id();
+        let call = clock::new_call_id().led_by(mark());
         let leg = LegId { call, attempt: 1 }.to_string();
         let inside = vec![ChannelId("1.0".to_owned()), ChannelId(leg.clone())];
         let found = Found {
@@ -171,11 +209,10 @@ mod tests {
         callers: &BTreeMap<ChannelId, CallId>,
         held: &[CallId],
     ) -> Vec<Finding> {
-        let expected =
-            || Expected { application: APPLICATION, callers, held: held.iter().copied().collect() };
+        let expected = expected(callers, held);
         let mut watchdog = Watchdog::default();
-        assert_eq!(watchdog.look(found, &expected()), [], "it may be just coming or going");
-        watchdog.look(found, &expected())
+        assert_eq!(watchdog.look(found, &expected), [], "it may be just coming or going");
+        watchdog.look(found, &expected)
     }
 
     #[test]
@@ -221,10 +258,28 @@ mod tests {
         found.bridges.clear();
         let callers = BTreeMap::new();
         assert_eq!(seen_twice(&found, &callers, &[]), []);
-        let expected =
-            Expected { application: APPLICATION, callers: &callers, held: HashSet::new() };
-        assert_eq!(unserved(&found, &expected).len(), 1);
-        let others = Expected { application: "other", callers: &callers, held: HashSet::new() };
+        assert_eq!(unserved(&found, &expected(&callers, &[])).len(), 1);
+        let others = Expected { application: "other", ..expected(&callers, &[]) };
         assert_eq!(unserved(&found, &others), []);
+    }
+
+    #[test]
+    fn a_call_of_another_instance_is_let_alone_until_it_is_half_a_call() {
+        let (mut found, _, call) = talking();
+        let others = call.led_by(Mark::of_instance("two"));
+        let leg = ChannelId(LegId { call: others, attempt: 1 }.to_string());
+        found.channels[1].id = leg.clone();
+        found.bridges[0] =
+            Bridge { id: others.to_string(), channels: vec![ChannelId("1.0".to_owned()), leg] };
+        let none = BTreeMap::new();
+        assert_eq!(seen_twice(&found, &none, &[]), []);
+        found.channels[0].state = ChannelState::Ring;
+        assert_eq!(unserved(&found, &expected(&none, &[])), [], "its caller is served");
+        found.channels[0].state = ChannelState::Up;
+        let left = found.bridges[0].channels.remove(0);
+        found.channels.remove(0);
+        assert_ne!(left, found.channels[0].id);
+        let alone = Finding::ChannelWithoutCall(found.channels[0].id.clone());
+        assert_eq!(seen_twice(&found, &none, &[]), [alone]);
     }
 }

@@ -23,7 +23,7 @@ use super::{
     Unavailable, Verdict,
 };
 use crate::ids::CallId;
-use crate::telemetry::{Drift, Metrics};
+use crate::telemetry::{Drift, Metrics, call_span};
 
 /// Speaks for every hold of this instance.
 pub struct Keeper {
@@ -190,7 +190,7 @@ impl Keeper {
                 _ => return Ok(false),
             }
         };
-        warn!(call.id = %hold.call, "a hold got old before its client was dialled: asking again");
+        warn!("a hold got old before its client was dialled: asking again");
         let request = Request { hold, candidates: vec![candidate], turn: Turn::None };
         Ok(self.reserve(&request).await?.granted.is_some())
     }
@@ -286,7 +286,7 @@ impl Keeper {
             scopes: holder.scopes.clone(),
         });
         for holder in holders.iter().filter(|holder| holder.live) {
-            warn!(call.id = %holder.hold.call, "a hold without a call is given back");
+            call_span(holder.hold.call).in_scope(|| warn!("a hold without a call is given back"));
             if let Some(metrics) = &self.metrics {
                 metrics.drifted(Drift::HoldWithoutCall);
             }

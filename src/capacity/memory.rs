@@ -83,6 +83,11 @@ impl State {
         self.cursors.insert(campaign, link);
     }
 
+    /// As [`Ledger::correct`], for one scope.
+    pub fn correct(&mut self, correction: &Correction) {
+        self.scopes.entry(correction.scope).or_default().correct(correction);
+    }
+
     /// The answer to a request, and the candidate that it has to be taken for.
     fn decide<'a>(&mut self, request: &'a Request) -> (Verdict, Option<&'a Candidate>) {
         match self.holds.get(&request.hold) {
@@ -314,7 +319,7 @@ impl Ledger for MemoryLedger {
     async fn correct(&self, corrections: &[Correction]) -> Result<(), Unavailable> {
         let mut state = self.state.lock();
         for correction in corrections {
-            state.scopes.entry(correction.scope).or_default().correct(correction);
+            state.correct(correction);
         }
         Ok(())
     }

@@ -18,14 +18,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::keeper::Keeper;
-use super::{Answered, Book, Correction, HoldId, Holder, MOMENTS_KEPT, Scope, Slot, Status};
+use super::{Book, COUNTED_BACK, Correction, HoldId, Holder, Scope, Slot, Status};
 use crate::clock::{self, Timestamp};
 use crate::ids::{CallId, CampaignId, LinkId};
 
 /// What the records say, at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
-    pub answered: Vec<Answered>,
+    pub answered: Vec<Book>,
     /// Those of the calls asked about that the records tell of, and who answered.
     pub recorded: HashMap<CallId, Option<LinkId>>,
 }
@@ -257,7 +257,7 @@ pub fn compare(
     now: Timestamp,
 ) -> Vec<Correction> {
     // Older ones are in no window any more, and the records weren't asked for them.
-    let oldest = Slot::of(now - MOMENTS_KEPT + TimeDelta::days(1));
+    let oldest = Slot::of(now - COUNTED_BACK + TimeDelta::days(1));
     let mut expected: HashMap<Scope, Counts> = HashMap::new();
     let mut expect = |scope: Scope, slot: Option<Slot>, least: i64, most: i64| {
         if slot.is_none_or(|slot| slot >= oldest) {
@@ -269,8 +269,8 @@ pub fn compare(
     for answered in &known.answered {
         let total = i64::from(answered.total);
         expect(answered.scope, None, total, total);
-        for moment in &answered.moments {
-            expect(answered.scope, Some(Slot::of(*moment)), 1, 1);
+        for &(slot, calls) in &answered.slots {
+            expect(answered.scope, Some(slot), i64::from(calls), i64::from(calls));
         }
     }
     let settled_before: HashSet<HoldId> =

@@ -22,8 +22,8 @@ use super::account::Account;
 use super::memory::State;
 use super::recount::{GRACE, Known, Truth};
 use super::{
-    Answered, Candidate, Claim, Correction, Leases, Request, Scope, Slot, Stage, Standing,
-    Unavailable, Verdict, WindowKind,
+    Book, Candidate, Claim, Correction, Leases, Request, Scope, Slot, Stage, Standing, Unavailable,
+    Verdict, WindowKind,
 };
 use crate::ids::{CampaignId, LinkId};
 
@@ -224,14 +224,7 @@ impl Room {
     }
 }
 
-fn all_of(answered: &Answered) -> Correction {
-    let mut slots: Vec<(Slot, i64)> = Vec::new();
-    for moment in &answered.moments {
-        let slot = Slot::of(*moment);
-        match slots.last_mut() {
-            Some((last, calls)) if *last == slot => *calls += 1,
-            _ => slots.push((slot, 1)),
-        }
-    }
+fn all_of(answered: &Book) -> Correction {
+    let slots = answered.slots.iter().map(|&(slot, calls)| (slot, i64::from(calls))).collect();
     Correction { scope: answered.scope, total: i64::from(answered.total), slots }
 }

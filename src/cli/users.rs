@@ -1,16 +1,14 @@
 //! `capconduit user`: accounts from the command line, for when nobody can sign in.
 
-use std::path::PathBuf;
-
 use capconduit_entity::{Role, user};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Subcommand, ValueEnum};
 use sea_orm::{ActiveModelTrait, DatabaseConnection, DbErr, SqlErr};
 
+use super::place::{NoPlace, Place};
 use crate::api::audit::{Audited, Author, Change, Origin, Write};
 use crate::api::password;
-use crate::config::{Config, ConfigError};
 use crate::store::users;
-use crate::{clock, db, embedded};
+use crate::{clock, db};
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
@@ -39,17 +37,6 @@ pub enum Command {
     },
 }
 
-/// Where the accounts are.
-#[derive(Args, Debug)]
-pub struct Place {
-    /// The data folder of `capconduit run`.
-    #[arg(long, value_name = "DIR", conflicts_with = "config")]
-    data: Option<PathBuf>,
-    /// Settings of `capconduit serve`.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum RoleName {
     Admin,
@@ -62,9 +49,7 @@ pub enum RoleName {
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error("there is no database in {0}: name the folder of `capconduit run` with --data")]
-    NoDatabase(PathBuf),
+    Place(#[from] NoPlace),
     #[error("the database can't be used: {0}")]
     Database(#[from] DbErr),
     #[error("{field} {problem}")]
@@ -85,14 +70,20 @@ impl Command {
     pub async fn run(self) -> Result<(), Refusal> {
         match self {
             Self::Create { username, email, role, database } => {
-                create(&database.open().await?, username, email, role.into()).await
+                create(&open(&database).await?, username, email, role.into()).await
             }
             Self::ResetPassword { username, database } => {
-                reset_password(&database.open().await?, &username).await
+                reset_password(&open(&database).await?, &username).await
             }
-            Self::List { database } => list(&database.open().await?).await,
+            Self::List { database } => list(&open(&database).await?).await,
         }
     }
+}
+
+async fn open(place: &Place) -> Result<DatabaseConnection, Refusal> {
+    let db = db::connect(&place.url()?).await?;
+    db::migrate(&db).await?;
+    Ok(db)
 }
 
 async fn create(
@@ -154,30 +145,6 @@ async fn one_time_password() -> Result<(String, String), Refusal> {
     let one_time = password::readable();
     let hash = password::hash(one_time.clone()).await.map_err(|_| Refusal::Hash)?;
     Ok((one_time, hash))
-}
-
-// === impl Place ===
-
-impl Place {
-    async fn open(&self) -> Result<DatabaseConnection, Refusal> {
-        let url = match &self.data {
-            Some(folder) => {
-                let file = folder.join("capconduit.db");
-                let settings = embedded::settings_file(folder);
-                if file.exists() {
-                    format!("sqlite://{}", file.display())
-                } else if settings.exists() {
-                    Config::database_url(Some(&settings))?
-                } else {
-                    return Err(Refusal::NoDatabase(folder.clone()));
-                }
-            }
-            None => Config::database_url(self.config.as_deref())?,
-        };
-        let db = db::connect(&url).await?;
-        db::migrate(&db).await?;
-        Ok(db)
-    }
 }
 
 impl From<RoleName> for Role {

@@ -18,7 +18,7 @@ use super::spool::Spool;
 use super::{Archive, Written};
 use crate::call::CallRecord;
 use crate::ids::CallId;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, call_span};
 
 /// Records per transaction: well below both databases' limits on bound values.
 const BATCH: usize = 200;
@@ -111,7 +111,12 @@ impl Queue {
                 }
                 for (call, cause) in refused {
                     if self.told.insert(call) {
-                        error!(call.id = %call, error = format!("{cause:#}"), "the database refuses a record; it is tried again and again");
+                        call_span(call).in_scope(|| {
+                            error!(
+                                error = format!("{cause:#}"),
+                                "the database refuses a record; it is tried again and again"
+                            );
+                        });
                     }
                     self.refused.push(call);
                 }

@@ -13,6 +13,8 @@ use crate::ids::{CampaignId, ClientId, DidId, LinkId, SellerId};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Trace {
+    /// Which state of the configuration it was decided by; none in traces of older versions.
+    pub revision: Option<i64>,
     pub did_id: Option<DidId>,
     pub seller_id: Option<SellerId>,
     pub campaign_id: Option<CampaignId>,
@@ -106,6 +108,17 @@ impl Trace {
     pub fn order(&self) -> impl Iterator<Item = LinkId> {
         let is_tried = |link: &&LinkTrace| matches!(&*link.verdict, DIALLED | NOT_REACHED);
         self.links.iter().filter(is_tried).map(|link| link.link_id)
+    }
+
+    /// What the ledger had answered of links before the attempt of this number, and after
+    /// the one before it.
+    pub fn refusals_before(&self, attempt: u32) -> impl Iterator<Item = (&LinkTrace, &RefusedBy)> {
+        let mut dialled = 0;
+        self.links.iter().filter_map(move |link| {
+            dialled += u32::from(link.attempt.is_some());
+            let refused_by = link.refused_by.as_ref()?;
+            (dialled + 1 == attempt).then_some((link, refused_by))
+        })
     }
 
     fn link_mut(&mut self, id: LinkId) -> Option<&mut LinkTrace> {

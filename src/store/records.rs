@@ -1,20 +1,21 @@
 //! Writes call records, and reads back from them what the ledger has to know.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use capconduit_entity::{CallStatus, call_attempt, call_log};
+use futures_util::TryStreamExt;
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{
     ActiveValue::{NotSet, Set},
     ColumnTrait, ConnectionTrait, DatabaseConnection, DbErr, EntityTrait, FromQueryResult,
-    QueryFilter, QueryOrder, QuerySelect, Select,
+    QueryFilter, QueryOrder, QuerySelect, Select, StreamTrait,
 };
 
 use crate::call::CallRecord;
 use crate::call::outcome::cause;
 use crate::call::record::{Attempt, End};
-use crate::capacity::{Answered, MOMENTS_KEPT, Scope, ScopeKind, Window};
+use crate::capacity::{Book, COUNTED_BACK, Scope, ScopeKind, Slot, Window};
 use crate::clock::{self, Timestamp};
 use crate::db::begin_write;
 use crate::ids::LinkId;
@@ -187,7 +188,7 @@ fn attempt_row(call_log_id: i64, attempt: &Attempt, end: &End) -> call_attempt::
 }
 
 /// The column that names each kind of scope.
-const fn scope_column(kind: ScopeKind) -> call_log::Column {
+pub(super) const fn scope_column(kind: ScopeKind) -> call_log::Column {
     match kind {
         ScopeKind::Link => call_log::Column::CampaignClientSettingId,
         ScopeKind::Client => call_log::Column::ClientId,
@@ -199,7 +200,7 @@ const fn scope_column(kind: ScopeKind) -> call_log::Column {
 /// Calls that count: those that a link answered.
 ///
 /// `held_at` is set for them alone, and is in the index where the link isn't.
-fn counted() -> Select<call_log::Entity> {
+pub(super) fn counted() -> Select<call_log::Entity> {
     call_log::Entity::find()
         .filter(call_log::Column::CallStatus.eq(CallStatus::Answered))
         .filter(call_log::Column::HeldAt.is_not_null())
@@ -227,36 +228,38 @@ impl Counted {
 }
 
 /// The answered calls of every link, client, campaign and seller, as the ledger
-/// wants to know them: also of those that are gone.
+/// wants to know them: also of those that are gone. The calls are counted as they come,
+/// for there may be millions.
 ///
 /// # Errors
 /// When the database can't be read.
-pub async fn answered(db: &impl ConnectionTrait, now: Timestamp) -> Result<Vec<Answered>, DbErr> {
-    let mut moments: HashMap<Scope, Vec<Timestamp>> = HashMap::new();
-    let newest = counted()
+pub async fn answered<C>(db: &C, now: Timestamp) -> Result<Vec<Book>, DbErr>
+where
+    C: ConnectionTrait + StreamTrait,
+{
+    let mut slots: HashMap<Scope, BTreeMap<Slot, u32>> = HashMap::new();
+    let mut newest = counted()
         .select_only()
         .columns(ScopeKind::ALL.iter().map(|kind| scope_column(*kind)))
         .column(call_log::Column::HeldAt)
-        .filter(call_log::Column::HeldAt.gte(now - MOMENTS_KEPT))
-        .order_by_asc(call_log::Column::HeldAt)
+        .filter(call_log::Column::HeldAt.gte(now - COUNTED_BACK))
         .into_model::<Counted>()
-        .all(db)
+        .stream(db)
         .await?;
-    for call in newest {
+    while let Some(call) = newest.try_next().await? {
+        let slot = Slot::of(call.held_at);
         for scope in call.scopes() {
-            moments.entry(scope).or_default().push(call.held_at);
+            *slots.entry(scope).or_default().entry(slot).or_default() += 1;
         }
     }
+    drop(newest);
     let mut known = Vec::new();
     for &kind in ScopeKind::ALL {
         for (id, total) in totals(db, kind).await? {
             let scope = Scope { kind, id };
             let total = u32::try_from(total).unwrap_or(u32::MAX);
-            known.push(Answered {
-                scope,
-                total,
-                moments: moments.remove(&scope).unwrap_or_default(),
-            });
+            let slots = slots.remove(&scope).unwrap_or_default().into_iter().collect();
+            known.push(Book { scope, total, slots });
         }
     }
     Ok(known)

@@ -404,7 +404,8 @@ async fn calls_of_what_is_gone_still_count_for_the_client_and_the_seller() {
         let answered = store::records::answered(db, at("2026-11-22T13:00:00Z")).await.unwrap();
         let known = |scope| {
             let known = answered.iter().find(|known| known.scope == scope);
-            known.map(|known| (known.total, known.moments.len()))
+            known
+                .map(|known| (known.total, known.slots.iter().map(|(_, calls)| calls).sum::<u32>()))
         };
         assert_eq!(known(Scope::client(ClientId(1))), Some((2, 2)));
         assert_eq!(known(Scope::seller(SellerId(1))), Some((2, 2)));

@@ -12,6 +12,7 @@ mod demo;
 mod documented;
 mod embedded;
 mod endurance;
+mod explain;
 mod faults;
 mod generated;
 mod postgres;

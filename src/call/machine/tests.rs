@@ -11,7 +11,7 @@ use proptest::strategy::{Strategy as _, ValueTree as _};
 use super::*;
 use crate::call::adopt;
 use crate::call::record::tests::record;
-use crate::capacity::{Keeper, Leases, MemoryLedger, Scope, WindowKind, Windows};
+use crate::capacity::{Keeper, Leases, MemoryLedger, Request, Scope, Verdict, WindowKind, Windows};
 use crate::ids::CampaignId;
 use crate::routing::snapshot::tests::link;
 use crate::routing::{Campaign, LinkTrace, Snapshot};

@@ -23,6 +23,7 @@ use crate::capacity::recount::{Recount, RecountSettings};
 use crate::capacity::{Keeper, Leases, MemoryLedger};
 use crate::clock::{self, Timestamp};
 use crate::exchange::{Exchange, Ground, Settings};
+use crate::ids::Mark;
 use crate::journal::JournalSettings;
 use crate::routing::Current;
 
@@ -156,8 +157,10 @@ impl World {
             most_mb: 64,
         };
         let calls = CallSettings { most_in_setup: 8, audit_seconds: 15 };
-        let exchange =
-            Exchange::start(Settings { calls, journal, recount, seed }, ground).await.unwrap();
+        let mark = Mark::of_instance("the only one");
+        let exchange = Exchange::start(Settings { calls, journal, recount, seed, mark }, ground)
+            .await
+            .unwrap();
         self.switch.lock().attach(signals_in);
         self.switch.agenda_changed.notify_one();
         if until_killed {

@@ -9,8 +9,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::call::CallRecord;
-use crate::capacity::Answered;
-use crate::capacity::Scope;
+use crate::capacity::Book;
 use crate::capacity::recount::{Known, Truth};
 use crate::clock::{self, Timestamp};
 use crate::ids::{CallId, CampaignId, LinkId};
@@ -84,7 +83,7 @@ impl Truth for Vault {
     async fn known(&self, calls: &[CallId]) -> anyhow::Result<Known> {
         let inner = self.0.lock().unwrap();
         anyhow::ensure!(!inner.is_away(), "the database is away");
-        let mut answered: BTreeMap<Scope, Answered> = BTreeMap::new();
+        let mut answered = Vec::new();
         let mut recorded = HashMap::new();
         for record in inner.records.values() {
             let attempt = record.answered_attempt().filter(|_| is_answered(record));
@@ -92,17 +91,9 @@ impl Truth for Vault {
                 recorded.insert(record.call, attempt.map(|attempt| attempt.link));
             }
             let Some(attempt) = attempt else { continue };
-            for scope in record.scopes(attempt) {
-                let none = || Answered { scope, total: 0, moments: Vec::new() };
-                let sum = answered.entry(scope).or_insert_with(none);
-                sum.total += 1;
-                sum.moments.push(attempt.held_at);
-            }
+            answered.extend(record.scopes(attempt).into_iter().map(|s| (s, attempt.held_at)));
         }
-        for sum in answered.values_mut() {
-            sum.moments.sort_unstable();
-        }
-        Ok(Known { answered: answered.into_values().collect(), recorded })
+        Ok(Known { answered: Book::of(answered), recorded })
     }
 
     async fn cursors(&self) -> anyhow::Result<Vec<(CampaignId, LinkId)>> {

@@ -2,7 +2,7 @@
 //! nothing, at whatever step it happens.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -145,10 +145,10 @@ fn what_waits_for_the_database_is_on_disk_and_not_in_memory() {
     calls.iter().for_each(|call| put(&spool, call));
     spool.sync().unwrap();
     let in_memory = |spool: &Spool| {
-        let inner = spool.inner.lock();
-        let entries = inner.needed.values().filter(|entry| entry.record.is_some()).count();
-        assert_eq!(entries, inner.kept);
-        (entries, inner.files.values().filter(|segment| segment.file.is_some()).count())
+        let catalogue = spool.catalogue.lock();
+        let entries = catalogue.needed.values().filter(|entry| entry.record.is_some()).count();
+        assert_eq!(entries, catalogue.kept);
+        (entries, catalogue.files.values().filter(|segment| segment.file.is_some()).count())
     };
     assert_eq!(in_memory(&spool), (SMALL.kept_records, 1), "records, open files");
     for call in &calls {
@@ -177,7 +177,7 @@ fn a_full_journal_goes_on_in_memory_until_there_is_room() {
     calls.by_ref().take(4).for_each(|call| put(&spool, call));
     assert!(!spool.has_room());
     assert!(spool.sync().is_err());
-    let waiting: Vec<CallId> = spool.inner.lock().needed.keys().copied().collect();
+    let waiting: Vec<CallId> = spool.catalogue.lock().needed.keys().copied().collect();
     assert!(waiting.iter().all(|call| spool.read(*call).is_some()), "none is lost");
 
     let (written, rest) = waiting.split_at(waiting.len() - 6);
@@ -268,7 +268,7 @@ fn run(spool: &Spool, steps: &[Step]) -> Course {
                 }
                 put(spool, &call);
                 course.newest.insert(call.call, version_now);
-                if !spool.inner.lock().unwritten.contains(&call.call) {
+                if !spool.catalogue.lock().unwritten.contains(&call.call) {
                     course.appended.insert(call.call, version_now);
                 }
             }
@@ -281,7 +281,7 @@ fn run(spool: &Spool, steps: &[Step]) -> Course {
             }
             Step::Sync => {
                 if spool.sync().is_ok() {
-                    assert!(spool.inner.lock().unwritten.is_empty());
+                    assert!(spool.catalogue.lock().unwritten.is_empty());
                     course.appended = course.newest.clone();
                     course.synced = course.newest.clone();
                 }

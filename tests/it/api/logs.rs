@@ -64,6 +64,7 @@ fn trace(seller: i64) -> Trace {
         }),
     };
     Trace {
+        revision: Some(12),
         did_id: Some(DidId(3)),
         seller_id: Some(SellerId(seller)),
         campaign_id: Some(CampaignId(7)),

@@ -79,6 +79,26 @@ async fn a_client_known_to_be_unreachable_is_passed_over_at_once() {
 }
 
 #[tokio::test]
+async fn a_client_who_answers_probes_is_called() {
+    let service = Service::start().await;
+    let phones = Phones::start(&service, Manner::answers_after(1)).await;
+    let (client, endpoint) = service.qualified_client(&phones.contact(), 1).await;
+    let campaign = service.seller().await.campaign(&service, NUMBER, "priority", 20).await;
+    campaign.link(client, json!({})).await;
+    let answered = || phones.trace().count(|message| message.is_answer(200, "OPTIONS"));
+    eventually("it has been asked some times", seconds(15), async || {
+        (answered() >= 3).then_some(())
+    })
+    .await;
+    let contacts = service.asterisk("pjsip show contacts");
+    let own = contacts.lines().find(|line| line.contains(&format!(" {endpoint}/"))).unwrap();
+    assert!(own.contains("Avail"), "{own}");
+    let caller = call(NUMBER, 100).start(&service).finish(seconds(30)).await;
+    assert_eq!(caller.answered_with(200), 1);
+    service.assert_clean().await;
+}
+
+#[tokio::test]
 async fn a_client_who_is_silent_delays_a_call_no_longer_than_sip_must() {
     let service = Service::start().await;
     let (campaign, second) = with_second_choice(&service).await;

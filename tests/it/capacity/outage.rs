@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use capconduit::capacity::recount::{GRACE, Known, Recount, RecountSettings, Truth};
 use capconduit::capacity::{
-    Answered, Candidate, HoldId, Keeper, Leases, RedisSettings, Request, Scope, ScopeKind, Status,
-    Turn,
+    Book, Candidate, HoldId, Keeper, Leases, RedisSettings, Request, Scope, ScopeKind, Status, Turn,
 };
 use capconduit::clock::{self, Timestamp};
 use capconduit::ids::{CallId, CampaignId, LinkId};
@@ -104,21 +103,12 @@ impl World {
 impl Truth for World {
     async fn known(&self, calls: &[CallId]) -> anyhow::Result<Known> {
         let logs = self.logs.lock();
-        let mut by_scope: HashMap<Scope, Vec<Timestamp>> = HashMap::new();
-        for (_, scopes, at) in logs.iter() {
-            for scope in scopes {
-                by_scope.entry(*scope).or_default().push(*at);
-            }
-        }
         let asked: HashSet<_> = calls.iter().collect();
         let recorded = logs.iter().filter(|(call, ..)| asked.contains(call));
         let recorded = recorded.map(|(call, scopes, _)| (*call, Some(LinkId(scopes[0].id))));
-        let answered = by_scope.into_iter().map(|(scope, moments)| Answered {
-            scope,
-            total: u32::try_from(moments.len()).unwrap(),
-            moments,
-        });
-        Ok(Known { recorded: recorded.collect(), answered: answered.collect() })
+        let answered =
+            logs.iter().flat_map(|(_, scopes, at)| scopes.iter().map(|scope| (*scope, *at)));
+        Ok(Known { recorded: recorded.collect(), answered: Book::of(answered) })
     }
 
     async fn cursors(&self) -> anyhow::Result<Vec<(CampaignId, LinkId)>> {

@@ -1,13 +1,12 @@
 //! Redis is away, and instances hold calls against their own part of every cap.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use capconduit::capacity::recount::{Known, Recount, RecountSettings, Truth};
 use capconduit::capacity::{
-    Answered, Candidate, HoldId, Keeper, Leases, RedisSettings, Refusal, Request, Scope, ScopeKind,
+    Book, Candidate, HoldId, Keeper, Leases, RedisSettings, Refusal, Request, Scope, ScopeKind,
     Share, Status, Turn, Unavailable, Verdict,
 };
 use capconduit::clock::{self, Timestamp};
@@ -32,20 +31,11 @@ impl Truth for Logs {
     async fn known(&self, calls: &[CallId]) -> anyhow::Result<Known> {
         anyhow::ensure!(!self.are_away.load(Ordering::SeqCst), "the database is away");
         let logs = self.calls.lock();
-        let mut moments: HashMap<Scope, Vec<Timestamp>> = HashMap::new();
-        for (_, scopes, at) in logs.iter() {
-            for scope in scopes {
-                moments.entry(*scope).or_default().push(*at);
-            }
-        }
-        let answered = moments.into_iter().map(|(scope, moments)| Answered {
-            scope,
-            total: u32::try_from(moments.len()).unwrap(),
-            moments,
-        });
+        let answered =
+            logs.iter().flat_map(|(_, scopes, at)| scopes.iter().map(|scope| (*scope, *at)));
         let recorded = logs.iter().filter(|(call, ..)| calls.contains(call));
         let recorded = recorded.map(|(call, scopes, _)| (*call, Some(LinkId(scopes[0].id))));
-        Ok(Known { answered: answered.collect(), recorded: recorded.collect() })
+        Ok(Known { answered: Book::of(answered), recorded: recorded.collect() })
     }
 
     async fn cursors(&self) -> anyhow::Result<Vec<(CampaignId, LinkId)>> {

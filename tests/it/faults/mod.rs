@@ -13,6 +13,7 @@ mod events;
 mod hung;
 mod killed;
 mod network;
+mod newcomer;
 mod races;
 mod replaced;
 mod scene;

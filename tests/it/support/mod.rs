@@ -13,6 +13,7 @@ pub mod events;
 pub mod load;
 pub mod media;
 pub mod metrics;
+pub mod newcomer;
 pub mod phone;
 pub mod ports;
 pub mod postgres;

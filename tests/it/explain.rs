@@ -1,0 +1,376 @@
+//! `capconduit explain` on both databases: records of the past, settings of today.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+use capconduit::call::outcome::{Outcome, cause};
+use capconduit::call::record::{Attempt, CallRecord, End};
+use capconduit::capacity::{ScopeKind, WindowKind};
+use capconduit::clock::{self, Timestamp};
+use capconduit::ids::{CallId, CampaignId, ClientId, DidId, LinkId, SellerId};
+use capconduit::routing::Trace;
+use capconduit::routing::trace::{LinkTrace, RefusedBy};
+use capconduit::store;
+use capconduit_entity::{
+    AttemptResult, CampaignStatus, E164, Role, Status, Strategy, UserStatus, campaign,
+    campaign_did, client, did, link, pjsip_aor, pjsip_endpoint, user,
+};
+use chrono::TimeDelta;
+use sea_orm::{ActiveModelTrait, DatabaseConnection, EntityTrait, IntoActiveModel, Set};
+use serde_json::Value;
+
+use crate::support::postgres::Postgres;
+
+const NUMBER: &str = "+442071838750";
+
+/// A database, and the command that reads it.
+struct Told {
+    url: String,
+    db: DatabaseConnection,
+}
+
+/// Runs a check on a database of each kind, with a campaign of two links.
+async fn on_both(check: impl AsyncFn(&Told)) {
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = format!("sqlite://{}", folder.path().join("test.db").display());
+    let server = Postgres::start();
+    for url in [sqlite, server.url()] {
+        let db = capconduit::db::connect(&url).await.unwrap();
+        capconduit::db::migrate(&db).await.unwrap();
+        configure(&db).await;
+        let told = Told { url, db };
+        check(&told).await;
+        told.db.close().await.unwrap();
+    }
+}
+
+fn run(url: &str, words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_capconduit"))
+        .arg("explain")
+        .args(words)
+        .env("CAPCONDUIT__DATABASE__URL", url)
+        .output()
+        .unwrap()
+}
+
+impl Told {
+    fn explain(&self, call: CallId) -> String {
+        let output = run(&self.url, &[&call.to_string()]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    async fn set_link(&self, id: i64, change: impl FnOnce(&mut link::ActiveModel)) {
+        let row = link::Entity::find_by_id(id).one(&self.db).await.unwrap().unwrap();
+        let mut row = row.into_active_model();
+        change(&mut row);
+        row.update(&self.db).await.unwrap();
+    }
+
+    async fn keep(&self, record: &CallRecord) {
+        store::records::insert(&self.db, &[Arc::new(record.clone())]).await.unwrap();
+    }
+}
+
+/// A seller whose one number goes first to Acme (link 1), then to Beta (link 2).
+async fn configure(db: &DatabaseConnection) {
+    let now = at("2026-11-01T12:00:00Z");
+    let seller = user::ActiveModel {
+        username: Set("sally".to_owned()),
+        email: Set("sally@example.com".to_owned()),
+        password_hash: Set("hash".to_owned()),
+        role: Set(Role::User),
+        status: Set(UserStatus::Active),
+        created_at: Set(now),
+        updated_at: Set(now),
+        ..Default::default()
+    };
+    seller.insert(db).await.unwrap();
+    let number = did::ActiveModel {
+        user_id: Set(1),
+        number: Set(E164::parse(NUMBER).unwrap()),
+        status: Set(Status::Active),
+        created_at: Set(now),
+        updated_at: Set(now),
+        ..Default::default()
+    };
+    number.insert(db).await.unwrap();
+    let solar = campaign::ActiveModel {
+        user_id: Set(1),
+        name: Set("Solar".to_owned()),
+        routing_strategy: Set(Strategy::Priority),
+        dial_timeout_seconds: Set(20),
+        status: Set(CampaignStatus::Active),
+        created_at: Set(now),
+        updated_at: Set(now),
+        ..Default::default()
+    };
+    solar.insert(db).await.unwrap();
+    let answers = campaign_did::Model { campaign_id: 1, did_id: 1, active_did_id: Some(1) };
+    answers.into_active_model().reset_all().insert(db).await.unwrap();
+    for (id, name) in [(1, "Acme"), (2, "Beta")] {
+        let identifier = name.to_lowercase();
+        let place = pjsip_aor::Model {
+            id: identifier.clone(),
+            contact: "sip:acme@127.0.0.1:5080".to_owned(),
+            max_contacts: 1,
+            qualify_frequency: 0,
+        };
+        place.into_active_model().reset_all().insert(db).await.unwrap();
+        let endpoint = pjsip_endpoint::ActiveModel {
+            id: Set(identifier.clone()),
+            aors: Set(identifier.clone()),
+            context: Set("none".to_owned()),
+            disallow: Set("all".to_owned()),
+            allow: Set("ulaw".to_owned()),
+            ..Default::default()
+        };
+        endpoint.insert(db).await.unwrap();
+        let new = client::ActiveModel {
+            client_identifier: Set(identifier.clone()),
+            name: Set(name.to_owned()),
+            status: Set(Status::Active),
+            endpoint_id: Set(identifier.clone()),
+            aor_id: Set(identifier.clone()),
+            created_at: Set(now),
+            updated_at: Set(now),
+            ..Default::default()
+        };
+        new.insert(db).await.unwrap();
+        let new = link::ActiveModel {
+            campaign_id: Set(1),
+            client_id: Set(id),
+            status: Set(Status::Active),
+            max_concurrency: Set(5),
+            forwarding_priority: Set(i32::try_from(id).unwrap()),
+            weight: Set(10),
+            created_at: Set(now),
+            updated_at: Set(now),
+            ..Default::default()
+        };
+        new.insert(db).await.unwrap();
+    }
+}
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn traced(id: i64, verdict: &str) -> LinkTrace {
+    let (identifier, name) = if id == 1 { ("acme", "Acme") } else { ("beta", "Beta") };
+    LinkTrace {
+        link_id: LinkId(id),
+        client_id: ClientId(id),
+        client_identifier: identifier.to_owned(),
+        client_name: name.to_owned(),
+        priority: i32::try_from(id).unwrap(),
+        weight: 10,
+        verdict: verdict.to_owned(),
+        attempt: (verdict == "dialled").then_some(1),
+        refused_by: None,
+    }
+}
+
+/// A call with one attempt, three seconds long, to the link that was dialled.
+fn call(start: &str, result: AttemptResult, links: Vec<LinkTrace>) -> CallRecord {
+    let started_at = at(start);
+    let ended_at = started_at + TimeDelta::seconds(3);
+    let dialled = links.iter().find(|link| link.attempt.is_some()).unwrap();
+    let answered = result == AttemptResult::Answered;
+    let answered_at = answered.then(|| started_at + TimeDelta::seconds(1));
+    let attempt = Attempt {
+        position: 1,
+        link: dialled.link_id,
+        client: dialled.client_id,
+        client_name: dialled.client_name.clone(),
+        client_identifier: dialled.client_identifier.clone(),
+        held_at: started_at,
+        ringing_at: None,
+        answered_at,
+        ended_at: Some(ended_at),
+        result: Some(result),
+        cause: Some(if answered { cause::NORMAL } else { cause::BUSY }),
+        sip: (!answered).then_some(486),
+    };
+    let outcome = if answered { Outcome::ANSWERED } else { Outcome::unanswered(&[result]) };
+    CallRecord {
+        call: clock::new_call_id(),
+        channel: format!("channel of {start}"),
+        linked_channel: None,
+        dialled: NUMBER.to_owned(),
+        caller_number: Some("+15550001".to_owned()),
+        caller_name: None,
+        seller: Some(SellerId(1)),
+        did: Some(DidId(1)),
+        campaign: Some((CampaignId(1), "Solar".to_owned())),
+        started_at,
+        answered_at,
+        attempts: vec![attempt],
+        trace: Trace {
+            revision: Some(0),
+            did_id: Some(DidId(1)),
+            seller_id: Some(SellerId(1)),
+            campaign_id: Some(CampaignId(1)),
+            campaign_name: Some("Solar".to_owned()),
+            strategy: Some(Strategy::Priority),
+            dial_timeout_seconds: Some(20),
+            seed: Some(7),
+            cursor: None,
+            links,
+        },
+        unseen_since: None,
+        ending: None,
+        hung_up: None,
+        end: Some(End { at: ended_at, outcome, cause: cause::NORMAL }),
+    }
+}
+
+fn to_acme(start: &str) -> CallRecord {
+    call(start, AttemptResult::Answered, vec![traced(1, "dialled"), traced(2, "not_reached")])
+}
+
+/// Acme had its one call of the day, so that Beta got this one, and was busy.
+fn to_beta(start: &str) -> CallRecord {
+    let refused_by = RefusedBy {
+        scope: ScopeKind::Link,
+        window: Some(WindowKind::Day),
+        used: 1,
+        held: 0,
+        limit: 1,
+    };
+    let acme = LinkTrace { refused_by: Some(refused_by), ..traced(1, "daily_cap") };
+    call(start, AttemptResult::Busy, vec![acme, traced(2, "dialled")])
+}
+
+#[track_caller]
+fn assert_says(told: &str, lines: &[&str]) {
+    for line in lines {
+        assert!(told.contains(line), "{line:?} isn't in\n{told}");
+    }
+}
+
+const THE_SAME: &str = "It would be decided the same.";
+
+#[tokio::test]
+async fn a_call_is_told_with_its_links_its_attempts_and_its_end() {
+    on_both(async |told| {
+        told.set_link(1, |link| link.daily_cap = Set(Some(1))).await;
+        let (first, second) = (to_acme("2026-11-20T12:00:00Z"), to_beta("2026-11-20T12:05:00Z"));
+        told.keep(&first).await;
+        told.keep(&second).await;
+        let said = told.explain(second.call);
+        assert_says(
+            &said,
+            &[
+                "+15550001 called +442071838750 on Friday, 20 November 2026, at 12:05:00.000 UTC.",
+                "Everybody who was dialled was busy. Recorded as BUSY, all_busy.",
+                "campaign 1 (Solar) answers it",
+                "priority: the lower number first, among equals by lot and weight (seed 7).",
+                "the link's dailyCap of 1 had no room, 1 calls were used and 0 held.",
+                "2. Beta (beta), link 2, priority 2, weight 10:\n     dialled, attempt 1.",
+                "12:05:00.000  attempt 1: Beta (link 2) is dialled",
+                "12:05:03.000  Beta is busy (SIP 486)",
+                THE_SAME,
+                "Nothing of the configuration has been changed since.",
+            ],
+        );
+        assert_says(&told.explain(first.call), &["Acme took it, and they talked for 2.0 s."]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_setting_that_differs_is_named_and_what_it_changes() {
+    on_both(async |told| {
+        let (first, second) = (to_acme("2026-11-20T12:00:00Z"), to_beta("2026-11-20T12:05:00Z"));
+        let third = to_acme("2026-11-20T13:00:00Z");
+        for record in [&first, &second, &third] {
+            told.keep(record).await;
+        }
+        // A cap that had no room has some.
+        told.set_link(1, |link| link.daily_cap = Set(Some(5))).await;
+        assert_says(
+            &told.explain(second.call),
+            &[
+                "First: then Beta (link 2) is dialled, today Acme (link 1) is dialled.",
+                "link 1 (Acme): dailyCap was 1, is 5.",
+            ],
+        );
+        assert_says(&told.explain(third.call), &[THE_SAME]);
+        // One that had room has none: what was used is in the logs of that day.
+        told.set_link(1, |link| link.daily_cap = Set(Some(1))).await;
+        assert_says(
+            &told.explain(third.call),
+            &[
+                "First: then Acme (link 1) is dialled, today Beta (link 2) is dialled.",
+                "the link's dailyCap of 1 had no room, 1 calls were used and 0 held.",
+            ],
+        );
+        assert_says(&told.explain(first.call), &[THE_SAME]);
+        // The calls of another day are no matter.
+        let next_day = to_acme("2026-11-21T12:00:00Z");
+        told.keep(&next_day).await;
+        assert_says(&told.explain(next_day.call), &[THE_SAME]);
+        // As many live calls at once as the records show.
+        let beside = to_acme("2026-11-21T12:00:02Z");
+        told.keep(&beside).await;
+        told.set_link(1, |link| link.daily_cap = Set(None)).await;
+        assert_says(&told.explain(beside.call), &[THE_SAME]);
+        told.set_link(1, |link| link.max_concurrency = Set(1)).await;
+        assert_says(
+            &told.explain(beside.call),
+            &["the link's maxConcurrency of 1 had no room, 1 calls were up."],
+        );
+        told.set_link(1, |link| link.status = Set(Status::Inactive)).await;
+        told.set_link(2, |link| link.weight = Set(11)).await;
+        assert_says(
+            &told.explain(first.call),
+            &[
+                "link 1 (Acme): status was active, is inactive.",
+                "link 2 (Beta): weight was 10, is 11.",
+            ],
+        );
+        link::Entity::delete_by_id(1).exec(&told.db).await.unwrap();
+        assert_says(&told.explain(first.call), &["link 1 (Acme) is no more."]);
+        campaign_did::Entity::delete_by_id((1, 1)).exec(&told.db).await.unwrap();
+        assert_says(
+            &told.explain(first.call),
+            &[
+                "today nobody is dialled (REJECTED, no_active_campaign_for_did).",
+                "active campaign was 1 (Solar), is none.",
+            ],
+        );
+        let json = run(&told.url, &[&first.call.to_string(), "--json"]);
+        let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+        assert_eq!(json["today"]["decidesTheSame"], false);
+        assert_eq!(
+            json["today"]["parting"]["now"]["nobody"]["reason"],
+            "no_active_campaign_for_did"
+        );
+        assert_eq!(json["trace"]["links"][0]["verdict"], "dialled");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_can_not_be_explained_is_said_in_one_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |url: &str, words: &[&str]| {
+        let output = run(url, words);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(said.lines().count(), 1, "{said}");
+        said
+    };
+    let unknown = clock::new_call_id().to_string();
+    // Nothing is made where there is nothing.
+    let file = folder.path().join("nothing.db");
+    let url = format!("sqlite://{}", file.display());
+    assert!(refused(&url, &[&unknown]).contains("there is no database in"));
+    assert!(!Path::new(&file).exists());
+    let db = capconduit::db::connect(&url).await.unwrap();
+    capconduit::db::migrate(&db).await.unwrap();
+    assert!(refused(&url, &[&unknown]).contains("there is no log of call"));
+    assert!(refused(&url, &["12"]).contains("\"12\" is no call id"));
+}
