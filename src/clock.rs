@@ -64,7 +64,7 @@ pub mod simulated {
 
     thread_local! {
         static DEFECT_AFTER: Cell<Option<u32>> = const { Cell::new(None) };
-        static CUT_OFF: RefCell<Vec<CallId>> = const { RefCell::new(Vec::new()) };
+        static CUT_OFF: RefCell<Vec<(CallId, Timestamp)>> = const { RefCell::new(Vec::new()) };
     }
 
     /// The call that gets the input after so many others is cut off by a defect.
@@ -72,8 +72,8 @@ pub mod simulated {
         DEFECT_AFTER.set(after);
     }
 
-    /// Those that were cut off since this was asked last.
-    pub fn cut_off() -> Vec<CallId> {
+    /// Those that were cut off since this was asked last, and when.
+    pub fn cut_off() -> Vec<(CallId, Timestamp)> {
         CUT_OFF.take()
     }
 
@@ -81,7 +81,8 @@ pub mod simulated {
         let Some(left) = DEFECT_AFTER.get() else { return };
         DEFECT_AFTER.set(left.checked_sub(1));
         if left == 0 {
-            CUT_OFF.with_borrow_mut(|calls| calls.push(call));
+            let at = now().expect("time is simulated where defects are");
+            CUT_OFF.with_borrow_mut(|calls| calls.push((call, at)));
             // As a panic, but without its words on standard error.
             std::panic::resume_unwind(Box::new("a defect"));
         }

@@ -69,6 +69,13 @@ struct Leg {
     unheard: bool,
 }
 
+/// When the legs of an answered call were found to be up.
+#[derive(Clone, Copy, Debug, Default)]
+struct Found {
+    caller: Option<Timestamp>,
+    leg: Option<Timestamp>,
+}
+
 /// How a leg ended.
 #[derive(Clone, Copy, Debug)]
 struct Gone {
@@ -111,6 +118,8 @@ pub struct Machine {
     /// The switch isn't heard, or not yet since the call was adopted from an
     /// earlier run: until when the call is known to have been up.
     unseen_since: Option<Timestamp>,
+    /// When the legs were found to be up after that.
+    found: Found,
     /// Events don't flow: what a check finds is true now, and may change unheard.
     blind: bool,
     effects: Vec<Effect>,
@@ -143,6 +152,7 @@ impl Machine {
             outcome: None,
             ended: None,
             unseen_since: None,
+            found: Found::default(),
             blind: false,
             effects: Vec::new(),
         }
@@ -166,21 +176,11 @@ impl Machine {
         if self.is_closed() {
             return Vec::new();
         }
-        let heard = matches!(
-            input,
-            Input::LegRinging { .. }
-                | Input::LegAnswered { .. }
-                | Input::CallerAnswered
-                | Input::CallerWaiting
-        );
         if matches!(input, Input::LegRinging { .. } | Input::LegAnswered { .. }) {
             self.again = None;
         }
+        self.note_found(at, &input);
         self.step(at, input);
-        if heard && self.unseen_since.is_some() {
-            self.unseen_since = self.blind.then_some(at);
-            self.note_unseen(self.unseen_since);
-        }
         self.close_if_over(at);
         std::mem::take(&mut self.effects)
     }
@@ -248,6 +248,8 @@ impl Machine {
             Input::HangUp { told } => self.on_hang_up(at, told),
             Input::Apart => self.on_apart(),
             Input::Recheck => {
+                // What was found before may have changed unheard.
+                self.found = Found::default();
                 self.blind = false;
                 self.recheck();
             }
@@ -255,6 +257,7 @@ impl Machine {
             Input::Unseen { since } => {
                 let since = since.max(self.record.last_seen());
                 let since = *self.unseen_since.get_or_insert(since);
+                self.found = Found::default();
                 self.blind = true;
                 self.note_unseen(Some(since));
             }

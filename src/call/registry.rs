@@ -555,9 +555,14 @@ impl Registry {
 /// Ends a call that nobody leads any more. What it holds is free once its legs are gone.
 async fn cut_off(parts: &Parts, arrived: CallRecord) {
     let (call, caller) = (arrived.call, ChannelId(arrived.channel.clone()));
+    let (cut_at, mut last_up) = (clock::now(), None);
     for _ in 0..CUT_OFF_TRIES {
-        if is_taken_down(parts, call, &caller).await {
-            break;
+        let asked = clock::now();
+        match take_down_legs(parts, call, &caller).await {
+            Some(0) => break,
+            // A talk has two.
+            Some(2..) => last_up = Some(asked),
+            Some(1) | None => {}
         }
         tokio::time::sleep(CUT_OFF_PAUSE).await;
     }
@@ -571,23 +576,25 @@ async fn cut_off(parts: &Parts, arrived: CallRecord) {
         Some(_) => Outcome::INTERRUPTED_TALK,
         None => Outcome::SYSTEM_ERROR,
     };
-    let cut = End { at: clock::now(), outcome, cause: cause::FAILURE };
+    let at = last_up.or(record.unseen_since).unwrap_or(cut_at);
+    let cut = End { at: at.max(record.last_seen()), outcome, cause: cause::FAILURE };
     let end = Some(record.ending.unwrap_or(cut));
-    parts.journal.save(CallRecord { ending: None, end, ..record });
+    parts.journal.save(CallRecord { unseen_since: None, ending: None, end, ..record });
 }
 
-/// Whether nothing of the call is on the switch; what is there is hung up.
-async fn is_taken_down(parts: &Parts, call: CallId, caller: &ChannelId) -> bool {
-    let Ok(channels) = parts.switch.channels().await else { return false };
+/// Hangs up what is left of the call on the switch, and tells how many legs that were,
+/// if that is known.
+async fn take_down_legs(parts: &Parts, call: CallId, caller: &ChannelId) -> Option<usize> {
+    let channels = parts.switch.channels().await.ok()?;
     let is_its = |id: &ChannelId| {
         id == caller || LegId::parse(id.as_str()).is_some_and(|leg| leg.call == call)
     };
-    let mut is_gone = true;
+    let mut legs = 0;
     for channel in channels.into_iter().filter(|channel| is_its(&channel.id)) {
-        is_gone = false;
+        legs += 1;
         if let Err(error) = parts.switch.hang_up(channel.id.as_str(), cause::FAILURE).await {
             warn!(channel.id = %channel.id, %error, "could not hang up");
         }
     }
-    is_gone
+    Some(legs)
 }

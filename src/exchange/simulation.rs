@@ -6,7 +6,8 @@
 //! (registry, machines, ledger, journal) runs on it in simulated time, while answers are
 //! lost, events are lost, doubled and late, the socket breaks, Asterisk hangs and
 //! crashes, the database is away, and the service itself is killed at any step and
-//! started again. After every step [`checks`] looks whether a promise was broken.
+//! started again. After every step [`checks`] looks whether a promise was broken, and at
+//! the end whether every record says what became of its caller ([`story`]).
 //!
 //! Everything random comes from one seed, so an episode that fails can be replayed:
 //!
@@ -21,6 +22,7 @@ mod asterisk;
 mod checks;
 mod episode;
 mod people;
+mod story;
 mod town;
 mod traces;
 mod vault;

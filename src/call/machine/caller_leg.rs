@@ -14,8 +14,10 @@ impl Machine {
         }
         self.caller = Caller::Answered;
         self.heard_at = Some(at);
-        let (State::Answering, Some(leg)) = (self.state, self.leg) else { return };
-        self.talk(at, leg.attempt);
+        if let (State::Answering, Some(leg)) = (self.state, self.leg) {
+            self.talk(at, leg.attempt);
+        }
+        self.talk_while_detaching(at);
     }
 
     /// A check found the caller unanswered.

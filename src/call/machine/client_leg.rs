@@ -27,7 +27,7 @@ impl Machine {
     pub(super) fn on_leg_answered(&mut self, at: Timestamp, attempt: u32) {
         if self.state == State::Detaching {
             self.attempt_mut(attempt).answered_at.get_or_insert(at);
-            return;
+            return self.talk_while_detaching(at);
         }
         // In any other state it is a repetition, or an answer that came too late.
         if self.state != State::Dialling {
@@ -129,7 +129,8 @@ impl Machine {
         let Some(leg) = self.leg.take() else { return };
         let call = self.record.call;
         let attempt = self.attempt_mut(leg.attempt);
-        attempt.ended_at = Some(at.max(attempt.held_at));
+        let seen = attempt.answered_at.or(attempt.ringing_at).unwrap_or(attempt.held_at);
+        attempt.ended_at = Some(at.max(seen));
         attempt.result = Some(result);
         attempt.cause = cause;
         attempt.sip = sip;

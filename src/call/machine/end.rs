@@ -57,7 +57,7 @@ impl Machine {
     pub(super) fn end_as_known(&self, at: Timestamp) -> End {
         let (ended_at, cause) = self.ended.unwrap_or((at, cause::NORMAL));
         End {
-            at: ended_at.max(self.record.started_at),
+            at: ended_at.max(self.record.answered_at.unwrap_or(self.record.started_at)),
             outcome: self.outcome.unwrap_or(Outcome::SYSTEM_ERROR),
             cause,
         }

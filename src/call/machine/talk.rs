@@ -27,6 +27,19 @@ impl Machine {
         }
     }
 
+    /// Both are answered, so they were in the bridge: what the detaching finds, which may
+    /// take long, doesn't change that.
+    pub(super) fn talk_while_detaching(&mut self, at: Timestamp) {
+        let (State::Detaching, Caller::Answered, Some(leg)) = (self.state, self.caller, self.leg)
+        else {
+            return;
+        };
+        if self.attempt_mut(leg.attempt).answered_at.is_some() {
+            self.effects.push(Effect::JoinLeg { attempt: leg.attempt });
+            self.talk(at, leg.attempt);
+        }
+    }
+
     pub(super) fn talk_to_leg(&mut self, at: Timestamp) {
         if let Some(leg) = self.leg {
             self.talk(at, leg.attempt);

@@ -538,12 +538,16 @@ fn a_client_who_answers_as_the_ring_time_ends_has_the_call_whole() {
         // Nobody said what became of it.
         let effects = machine.handle(at, Input::Timer(again));
         assert!(matches!(effects[..], [Effect::DetachLeg { attempt: 1 }, Effect::Arm(..)]));
+        let mut effects = Vec::new();
         if answered_first {
             machine.handle(at, Input::LegAnswered { attempt: 1 });
-            machine.handle(at, Input::CallerAnswered);
+            effects = machine.handle(at, Input::CallerAnswered);
+            let is_saved = |effect: &Effect| matches!(effect, Effect::Save(_));
+            assert!(effects.iter().any(is_saved), "whatever becomes of the detaching");
         }
-        let effects = machine.handle(at, Input::LegDetached { attempt: 1, answered: true });
-        assert!(effects.iter().any(|effect| matches!(effect, Effect::JoinLeg { attempt: 1 })));
+        effects.extend(machine.handle(at, Input::LegDetached { attempt: 1, answered: true }));
+        let joins = effects.iter().filter(|effect| matches!(effect, Effect::JoinLeg { .. }));
+        assert_eq!(joins.count(), 1);
         assert!(!effects.iter().any(|effect| matches!(effect, Effect::HangUpLeg { .. })));
         machine.handle(at, Input::CallerAnswered);
         assert!(machine.record().answered_at.is_some());
@@ -565,17 +569,58 @@ fn a_client_who_answers_after_the_ring_time_has_not() {
 
 #[test]
 fn a_conversation_that_ended_unheard_is_not_billed_for_the_silence() {
+    let (mut machine, heard, later) = unheard();
+    machine.handle(later, Input::CallerGone);
+    machine.handle(later, Input::LegGone { attempt: 1, cause: None, sip: None });
+    let end = machine.record().end.unwrap();
+    assert_eq!((end.at, end.outcome), (heard, Outcome::INTERRUPTED_TALK));
+}
+
+/// A call that talks, five seconds before nothing is heard of it for an hour.
+fn unheard() -> (Machine, Timestamp, Timestamp) {
     let mut machine = ringing();
     let at = machine.record().started_at;
     machine.handle(at, Input::LegAnswered { attempt: 1 });
     machine.handle(at, Input::CallerAnswered);
     let heard = at + chrono::TimeDelta::seconds(5);
     machine.handle(heard, Input::Unseen { since: heard });
-    let later = at + chrono::TimeDelta::hours(1);
-    machine.handle(later, Input::CallerGone);
+    (machine, heard, heard + chrono::TimeDelta::hours(1))
+}
+
+#[test]
+fn a_client_who_left_unheard_is_not_billed_because_the_caller_stayed() {
+    let (mut machine, heard, later) = unheard();
+    machine.handle(later, Input::Recheck);
+    machine.handle(later, Input::CallerAnswered);
     machine.handle(later, Input::LegGone { attempt: 1, cause: None, sip: None });
+    machine.handle(later, Input::CallerGone);
     let end = machine.record().end.unwrap();
     assert_eq!((end.at, end.outcome), (heard, Outcome::INTERRUPTED_TALK));
+}
+
+#[test]
+fn what_was_found_before_events_flow_again_is_looked_at_once_more() {
+    let (mut machine, heard, later) = unheard();
+    machine.handle(later, Input::CallerAnswered);
+    machine.handle(later, Input::Recheck);
+    // The caller may have left in between; of its look came no answer.
+    machine.handle(later, Input::LegAnswered { attempt: 1 });
+    machine.handle(later, Input::CallerGone);
+    machine.handle(later, Input::LegGone { attempt: 1, cause: Some(16), sip: None });
+    assert_eq!(machine.record().end.unwrap().at, heard);
+}
+
+#[test]
+fn a_talk_of_which_both_legs_are_found_goes_on_and_its_end_is_exact() {
+    let (mut machine, _, later) = unheard();
+    machine.handle(later, Input::Recheck);
+    machine.handle(later, Input::CallerAnswered);
+    machine.handle(later, Input::LegAnswered { attempt: 1 });
+    let over = later + chrono::TimeDelta::seconds(7);
+    machine.handle(over, Input::CallerGone);
+    machine.handle(over, Input::LegGone { attempt: 1, cause: Some(16), sip: None });
+    let end = machine.record().end.unwrap();
+    assert_eq!((end.at, end.outcome), (over, Outcome::ANSWERED));
 }
 
 /// What an earlier run had noted before it died, and how long before.

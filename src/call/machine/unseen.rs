@@ -1,6 +1,6 @@
 //! What the switch doesn't tell: it isn't heard, or has started anew.
 
-use super::{Caller, Effect, Leg, Machine};
+use super::{Caller, Effect, Found, Input, Leg, Machine, State};
 use crate::clock::Timestamp;
 
 impl Machine {
@@ -13,6 +13,38 @@ impl Machine {
             self.record.unseen_since = since;
             self.save();
         }
+    }
+
+    /// What was not heard of for a while is found to be up.
+    pub(super) fn note_found(&mut self, at: Timestamp, input: &Input) {
+        if self.unseen_since.is_none() {
+            return;
+        }
+        if let Some(found) = self.found_up(at, input) {
+            self.found = Found::default();
+            self.unseen_since = self.blind.then_some(found);
+            self.note_unseen(self.unseen_since);
+        }
+    }
+
+    /// When the call was found to be up, if this says so. Once the caller is answered it is
+    /// up only while both legs are; an event that tells of a leg's end says that it was
+    /// there until then.
+    fn found_up(&mut self, at: Timestamp, input: &Input) -> Option<Timestamp> {
+        let talks = self.state == State::Talking || self.caller == Caller::Answered;
+        match *input {
+            Input::LegRinging { .. } | Input::CallerWaiting => return Some(at),
+            Input::LegAnswered { .. } if !talks => return Some(at),
+            Input::LegAnswered { attempt } | Input::LegGone { attempt, cause: Some(_), .. }
+                if self.is_leg(attempt) =>
+            {
+                self.found.leg = Some(at);
+            }
+            Input::CallerAnswered => self.found.caller = Some(at),
+            Input::CallerCause { .. } if talks => self.found.caller = Some(at),
+            _ => return None,
+        }
+        Some(self.found.caller?.min(self.found.leg?))
     }
 
     /// Everything ended when the old switch did, which is when it was last heard.

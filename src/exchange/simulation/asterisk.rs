@@ -53,6 +53,8 @@ pub struct Asterisk {
     line: Line,
     /// Not yet running before that.
     boots_until: Moment,
+    /// Did nothing from then on.
+    hangs_since: Moment,
     /// Does nothing before that.
     hangs_until: Moment,
     log: Option<Vec<String>>,
@@ -168,6 +170,7 @@ impl Asterisk {
             bridges: BTreeMap::new(),
             line: Line::default(),
             boots_until: 0,
+            hangs_since: 0,
             hangs_until: 0,
             log: None,
             clients: VecDeque::new(),
@@ -258,7 +261,7 @@ impl Asterisk {
             Happening::AnswerPasses { caller, leg } => self.answer_passes(&caller, &leg),
             Happening::LegEnds { leg, cause, sip, soft } => self.leg_ends(&leg, cause, sip, soft),
             Happening::Executes(command, reply) => self.execute(command, reply),
-            Happening::Replies(reply, answer) => drop(reply.send(*answer)),
+            Happening::Replies(reply, answer) => self.reply(reply, *answer),
             Happening::Delivers { connection, event, told } => {
                 self.deliver(connection, *event, told)
             }
@@ -335,6 +338,7 @@ impl Asterisk {
 
     fn hang(&mut self, for_ms: u64) {
         self.checks.report.hangs += 1;
+        self.hangs_since = self.now;
         self.hangs_until = self.now + for_ms;
         let noticed = 2_800;
         if for_ms > noticed {
@@ -362,9 +366,6 @@ impl Asterisk {
         for id in self.channels.keys().cloned().collect::<Vec<_>>() {
             let alone = self.is_alone(&id);
             let channel = self.channels.get_mut(&id).expect("its name was just read");
-            if !sees {
-                self.checks.was_unseen(channel.story);
-            }
             channel.alone_for = if alone { channel.alone_for + u32::from(sees) } else { 0 };
             self.checks.must_not_stay_alone(&id, channel.alone_for);
         }

@@ -1,47 +1,30 @@
-//! What must hold, whatever happens; and what became of each caller in truth.
+//! What must hold, whatever happens.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use capconduit_entity::CallReason;
-use chrono::TimeDelta;
 
 use super::people::{Caller, Moment};
+use super::story::{Story, UNDER_WAY_MS, moment_of};
 use super::town::Town;
 use super::vault::is_answered;
+use crate::ari::LegId;
 use crate::call::CallRecord;
 use crate::capacity::{Caps, Scope};
-use crate::clock::Timestamp;
+use crate::clock::{self, Timestamp};
 use crate::ids::{CallId, LinkId};
 
 pub struct Checks {
     town: Arc<Town>,
+    began: Timestamp,
+    /// Calls that were cut off by a defect, and when.
+    cut_off: Vec<(CallId, Timestamp)>,
     pub stories: Vec<Story>,
     /// The first promise that was broken.
     pub broken: Option<String>,
     pub report: Report,
-}
-
-/// What became of a caller.
-#[derive(Clone, Debug)]
-pub struct Story {
-    pub caller: Caller,
-    pub channel: String,
-    /// The application had the call.
-    pub entered: bool,
-    /// When it heard the 200.
-    pub heard: Option<Moment>,
-    pub talks_until: Moment,
-    pub left: Option<Moment>,
-    /// When the service was told that it had left.
-    told_left: Option<Moment>,
-    /// Something of it was hidden from the service.
-    unseen: bool,
-    /// The service sent the caller away.
-    released: bool,
-    /// Over which the last client was dialled.
-    link: Option<LinkId>,
 }
 
 /// What happened in how many calls.
@@ -52,6 +35,8 @@ pub struct Report {
     pub calls: u64,
     pub answered: u64,
     pub interrupted: u64,
+    /// Answered, with something hidden from the service, and with exact times.
+    pub exact: u64,
     pub dialled: u64,
     pub full: u64,
     pub kills: u64,
@@ -66,33 +51,30 @@ pub struct Report {
     pub events_lost: u64,
     pub events_doubled: u64,
     pub steps: u64,
+    /// Looks in which one channel was alone.
+    pub alone_most: u32,
 }
 
-/// Looks of half a second each in which the service saw a channel alone.
+/// Looks of half a second each in which the service could see a channel alone. Whoever
+/// drops out of a bridge is put back when two audits in a row have found it, which is
+/// after 30 seconds, and later where the answer to an audit is lost.
 const ALONE_MOST: u32 = 80;
-/// The end of a call that left so long ago was led by whoever leads now.
-const UNDER_WAY_MS: u64 = 12_000;
-const EXACT: TimeDelta = TimeDelta::milliseconds(300);
 
 impl Checks {
-    pub fn new(town: Arc<Town>) -> Self {
-        Self { town, stories: Vec::new(), broken: None, report: Report::default() }
+    pub fn new(town: Arc<Town>, began: Timestamp) -> Self {
+        Self {
+            town,
+            began,
+            cut_off: Vec::new(),
+            stories: Vec::new(),
+            broken: None,
+            report: Report::default(),
+        }
     }
 
     pub fn begin_story(&mut self, caller: Caller) -> usize {
         let story = self.stories.len();
-        self.stories.push(Story {
-            caller,
-            channel: format!("1790000000.{story}"),
-            entered: false,
-            heard: None,
-            talks_until: 0,
-            left: None,
-            told_left: None,
-            unseen: false,
-            released: false,
-            link: None,
-        });
+        self.stories.push(Story::new(caller, format!("1790000000.{story}")));
         story
     }
 
@@ -102,8 +84,8 @@ impl Checks {
 
     // --- what happens ---
 
-    pub fn entered(&mut self, story: usize) {
-        self.stories[story].entered = true;
+    pub fn entered(&mut self, story: usize, at: Moment) {
+        self.stories[story].entered.get_or_insert(at);
     }
 
     pub fn heard(&mut self, story: usize, at: Moment, talks_until: Moment) {
@@ -112,8 +94,22 @@ impl Checks {
         story.talks_until = talks_until;
     }
 
+    /// A client's leg is gone.
+    pub fn leg_gone(&mut self, story: usize, leg: &str, at: Moment) {
+        let story = &mut self.stories[story];
+        if story.is_leg(leg) {
+            story.parted = Some(at);
+        }
+    }
+
     pub fn left(&mut self, story: usize, at: Moment) {
         self.stories[story].left.get_or_insert(at);
+    }
+
+    /// The caller takes the call back as it is answered.
+    pub fn taken_back(&mut self, story: usize, at: Moment) {
+        self.stories[story].taken_back = true;
+        self.left(story, at);
     }
 
     /// The service hung up, for a reason of its call's.
@@ -124,23 +120,55 @@ impl Checks {
     /// Asterisk is gone, and everybody on it.
     pub fn cut_off(&mut self, story: usize, at: Moment) {
         self.left(story, at);
-        self.was_unseen(story);
+        self.hide(story, at);
     }
 
-    pub fn was_unseen(&mut self, story: usize) {
-        self.stories[story].unseen = true;
+    /// Nobody hears of it from now on.
+    pub fn hide(&mut self, story: usize, now: Moment) {
+        self.stories[story].hide(now);
+    }
+
+    /// An event was lost.
+    pub fn lose(&mut self, story: usize, at: Moment) {
+        self.stories[story].lose(at);
+    }
+
+    /// The service has looked at a channel, and knows how it was then.
+    pub fn looked_at(&mut self, channel: &str, at: Moment, hears: bool) {
+        let its = |story: &&mut Story| story.is_leg(channel) || story.channel == channel;
+        if let Some(story) = self.stories.iter_mut().find(its) {
+            story.look(channel, at, hears);
+        }
+    }
+
+    pub fn heard_again(&mut self) {
+        self.stories.iter_mut().for_each(Story::heard_again);
     }
 
     pub fn told_left(&mut self, story: usize, at: Moment) {
         self.stories[story].told_left.get_or_insert(at);
     }
 
-    /// The service that was told is no more.
+    /// The service that was told is no more, and what was on its way to it is lost.
     pub fn forget_what_was_told(&mut self, now: Moment) {
+        let since = now.saturating_sub(UNDER_WAY_MS);
         for story in &mut self.stories {
             story.told_left = None;
-            let has_come = story.caller.arrives <= now;
-            story.unseen |= has_come && story.left.is_none_or(|left| left + UNDER_WAY_MS > now);
+            if story.entered.is_some() && story.left.is_none_or(|left| left >= since) {
+                story.hide(since);
+            }
+        }
+    }
+
+    /// What becomes of a call that was cut off is known to nobody.
+    fn note_defects(&mut self) {
+        for (call, at) in clock::simulated::cut_off() {
+            self.cut_off.push((call, at));
+            let is_its = |leg: &String| LegId::parse(leg).is_some_and(|leg| leg.call == call);
+            let its = |story: &&mut Story| story.leg.as_ref().is_some_and(is_its);
+            if let Some(story) = self.stories.iter_mut().find(its) {
+                story.hide(moment_of(self.began, at).saturating_sub(UNDER_WAY_MS));
+            }
         }
     }
 
@@ -159,13 +187,16 @@ impl Checks {
     }
 
     /// A client has been dialled; `legs` are all that are dialled and up.
-    pub fn dialled(&mut self, story: usize, endpoint: &str, legs: &[(usize, String)]) {
+    pub fn dialled(&mut self, story: usize, leg: &str, endpoint: &str, legs: &[(usize, String)]) {
         self.report.dialled += 1;
+        self.note_defects();
         let number = self.stories[story].caller.number;
         let Some(link) = self.town.link(number, endpoint) else {
             return self.fail(|| format!("{number} is not sold to {endpoint}"));
         };
         self.stories[story].link = Some(link);
+        self.stories[story].leg = Some(leg.to_owned());
+        self.stories[story].parted = None;
         for (scope, caps) in self.town.caps(link) {
             self.must_have_room(scope, &caps, legs);
         }
@@ -182,8 +213,7 @@ impl Checks {
         let waiting = live.clone().filter(|(story, _)| self.stories[*story].heard.is_none());
         let sold = self.stories.iter().filter(|story| {
             // Whether an answer is counted that nobody saw, nobody knows.
-            let seen = !story.unseen || story.left.is_none();
-            story.heard.is_some() && seen && counts(story.link)
+            story.is_known_as_answered() && counts(story.link)
         });
         let names: Vec<_> = sold.clone().map(|story| story.channel.clone()).collect();
         let (live, units) = (live.count(), waiting.count() + sold.count());
@@ -196,6 +226,7 @@ impl Checks {
     }
 
     pub fn must_not_stay_alone(&mut self, channel: &str, looks: u32) {
+        self.report.alone_most = self.report.alone_most.max(looks);
         if looks > ALONE_MOST {
             self.fail(|| format!("{channel} was left alone"));
         }
@@ -204,16 +235,13 @@ impl Checks {
     // --- the end ---
 
     /// Every caller has one record, and it says what happened.
-    pub fn records_must_be_right(
-        &mut self,
-        records: &[Arc<CallRecord>],
-        cut_off: &[CallId],
-        began: Timestamp,
-    ) {
-        self.report.defects += cut_off.len() as u64;
-        for record in records.iter().filter(|record| cut_off.contains(&record.call)) {
-            if let Some(story) = self.story_of(&record.channel) {
-                self.was_unseen(story);
+    pub fn records_must_be_right(&mut self, records: &[Arc<CallRecord>]) {
+        self.note_defects();
+        self.report.defects += self.cut_off.len() as u64;
+        for (call, at) in self.cut_off.clone() {
+            let record = records.iter().find(|record| record.call == call);
+            if let Some(story) = record.and_then(|record| self.story_of(&record.channel)) {
+                self.hide(story, moment_of(self.began, at).saturating_sub(UNDER_WAY_MS));
             }
         }
         let mut by_channel: BTreeMap<&str, Vec<&CallRecord>> = BTreeMap::new();
@@ -223,10 +251,9 @@ impl Checks {
         for story in self.stories.clone() {
             let own = by_channel.remove(story.channel.as_str()).unwrap_or_default();
             match own[..] {
-                [record] => self.record_must_be_right(&story, record, began),
+                [record] => self.record_must_be_right(&story, record),
                 // It was here and gone while nobody looked, and no client knew of it.
-                [] if !story.entered => {}
-                [] if story.unseen && story.link.is_none() && !story.released => {}
+                [] if story.was_only_hidden() => {}
                 _ => self.fail(|| format!("{} records of {story:?}: {own:?}", own.len())),
             }
         }
@@ -236,28 +263,14 @@ impl Checks {
         self.volumes_must_be_kept(records);
     }
 
-    fn record_must_be_right(&mut self, story: &Story, record: &CallRecord, began: Timestamp) {
+    fn record_must_be_right(&mut self, story: &Story, record: &CallRecord) {
         self.report.answered += u64::from(is_answered(record));
-        let Some(end) = record.end else {
-            return self.fail(|| format!("a record without an end: {record:?}"));
-        };
-        self.report.interrupted += u64::from(end.outcome.reason == CallReason::Interrupted);
-        self.report.full += u64::from(end.outcome.reason == CallReason::NoEligibleClientsAvailable);
-        if story.unseen {
-            return;
-        }
-        let time = |moment: Moment| began + std::time::Duration::from_millis(moment);
-        let is_right = match (story.heard, story.left, record.answered_at) {
-            (None, _, None) => !is_answered(record),
-            (Some(heard), Some(left), Some(answered)) => {
-                is_answered(record)
-                    && (answered - time(heard)).abs() <= EXACT
-                    && (time(heard) - EXACT..=time(left) + EXACT).contains(&end.at)
-            }
-            _ => false,
-        };
-        if !is_right {
-            self.fail(|| format!("{story:?} has the record {record:?}"));
+        self.report.exact += u64::from(is_answered(record) && story.is_exact_beside_hidden());
+        let reason = record.end.map(|end| end.outcome.reason);
+        self.report.interrupted += u64::from(reason == Some(CallReason::Interrupted));
+        self.report.full += u64::from(reason == Some(CallReason::NoEligibleClientsAvailable));
+        if let Some(wrong) = story.contradiction(record, self.began) {
+            self.fail(|| format!("{wrong}: {story:?} has the record {record:?}"));
         }
     }
 
@@ -282,6 +295,7 @@ impl Report {
         self.calls += other.calls;
         self.answered += other.answered;
         self.interrupted += other.interrupted;
+        self.exact += other.exact;
         self.dialled += other.dialled;
         self.full += other.full;
         self.kills += other.kills;
@@ -296,6 +310,7 @@ impl Report {
         self.events_lost += other.events_lost;
         self.events_doubled += other.events_doubled;
         self.steps += other.steps;
+        self.alone_most = self.alone_most.max(other.alone_most);
     }
 
     /// Everything that can happen has happened.
@@ -304,6 +319,7 @@ impl Report {
         let all = [
             self.answered,
             self.interrupted,
+            self.exact,
             self.dialled,
             self.full,
             self.kills,
@@ -325,11 +341,12 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} calls: {} answered, {} interrupted, {} refused for want of room; {} clients dialled; \
+            "{} calls: {} answered, {} of them heard in part and exact, {} interrupted, {} refused for want of room; {} clients dialled; \
              the service killed {} times, Asterisk crashed {} times, hung {} times, the socket broke \
-             {} times; {} commands, {} lost; {} events lost, {} doubled; {} cancels met an answer, {} dropped out of their bridge; {} steps",
+             {} times; {} commands, {} lost; {} events lost, {} doubled; {} cancels met an answer, {} dropped out of their bridge; {} looks at most found one channel alone; {} steps",
             self.calls,
             self.answered,
+            self.exact,
             self.interrupted,
             self.full,
             self.dialled,
@@ -343,6 +360,7 @@ impl fmt::Display for Report {
             self.events_doubled,
             self.ghosts,
             self.dropped_out,
+            self.alone_most,
             self.steps,
         )
     }

@@ -84,7 +84,7 @@ impl Trace {
     fn play(&self, seed: u64) -> Told {
         let town = Arc::new(Town::build(&mut SmallRng::seed_from_u64(1)));
         let began = "2026-03-02T10:05:00Z".parse().unwrap();
-        let shared: Arc<Shared> = Asterisk::shared(seed, began, Checks::new(town));
+        let shared: Arc<Shared> = Asterisk::shared(seed, began, Checks::new(town, began));
         let (signals_in, mut signals) = mpsc::channel(1_000);
         let (caller, clients) = self.people();
         let mut asterisk = shared.lock();

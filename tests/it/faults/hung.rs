@@ -55,7 +55,11 @@ async fn calls_of_a_switch_that_hangs_and_dies_are_closed_once_it_is_back() {
     scene.until_down().await;
     scene.switch.reboot();
     scene.switch.set_door(Door::Answers(503));
-    tokio::time::sleep(seconds(1)).await;
+    let before = scene.switch.refused_connections();
+    eventually("it asks again and again", seconds(10), async || {
+        (scene.switch.refused_connections() >= before + 2).then_some(())
+    })
+    .await;
     assert_eq!(scene.service.live_calls().await, 2, "503 says nothing of calls");
     scene.switch.set_door(Door::Open);
     scene.service.assert_clean().await;

@@ -5,6 +5,9 @@ use super::scene::{NORMAL, NUMBER, Scene, outcome, results};
 use crate::support::service::instant;
 use crate::support::wait::{eventually, seconds};
 
+/// Once for each leg.
+const LOOK: &str = "look up channel";
+
 async fn is_replaced(scene: &Scene) -> bool {
     scene.service.metrics().await.known("capconduit_ari_replaced") == 1.0
 }
@@ -35,7 +38,11 @@ async fn who_is_replaced_notices_the_end_of_its_calls_and_records_it() {
     let scene = Scene::set(1, 20).await;
     let (caller, leg) = scene.talking().await;
     step_down(&scene).await;
-    tokio::time::sleep(seconds(3)).await;
+    let looks = scene.switch.asked(LOOK);
+    eventually("it looks twice at its call", seconds(10), async || {
+        (scene.switch.asked(LOOK) >= looks + 4).then_some(())
+    })
+    .await;
     assert!(scene.switch.is_up(&caller) && scene.switch.is_up(&leg), "the talk goes on");
 
     scene.switch.hang_up(&caller, NORMAL, None);

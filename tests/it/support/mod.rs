@@ -6,6 +6,7 @@ pub mod browser;
 pub mod callers;
 pub mod clients;
 pub mod database;
+pub mod decisions;
 pub mod desk;
 pub mod disk;
 pub mod events;

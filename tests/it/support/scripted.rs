@@ -223,7 +223,7 @@ impl ScriptedSwitch {
         self.shared.model.lock().connections
     }
 
-    /// How many connections found the door closed.
+    /// How many connections found the door closed, and requests were answered by it.
     pub fn refused_connections(&self) -> usize {
         self.shared.model.lock().open.refused
     }

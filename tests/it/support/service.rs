@@ -470,7 +470,8 @@ impl Service {
         (output.status.code().unwrap(), String::from_utf8(told).unwrap())
     }
 
-    /// No channel, no bridge, no live call, and nothing held under any cap.
+    /// No channel, no bridge, no live call, and nothing held under any cap; and every log
+    /// says the same of its call in all its parts.
     pub async fn assert_clean(&self) {
         self.assert_no_calls().await;
         let campaigns = self.campaigns.lock().unwrap().clone();
@@ -482,6 +483,7 @@ impl Service {
             })
             .await;
         }
+        self.assert_decisions_agree().await;
     }
 
     /// No channel, no bridge and no live call.

@@ -48,7 +48,7 @@ impl Asterisk {
         let Some(channel) = self.channels.get_mut(&id) else { return };
         if is_there {
             channel.in_application = true;
-            self.checks.entered(channel.story);
+            self.checks.entered(channel.story, self.now);
             self.emit(&id, |channel| EventKind::StasisStart { channel });
         } else if left == 0 {
             let channel = self.channels.remove(&id).expect("it was just there");
@@ -92,7 +92,7 @@ impl Asterisk {
         channel.is_ghost = true;
         let story = channel.story;
         self.checks.report.ghosts += 1;
-        self.checks.left(story, self.now);
+        self.checks.taken_back(story, self.now);
         let (cause, tech_cause) = TAKEN_BACK;
         let answered_first = self.luck.random();
         if answered_first {
@@ -175,7 +175,7 @@ impl Asterisk {
             Client::Unreachable | Client::Silent => self.plan(SILENT_MS, ends(18, 408, false)),
         }
         let dialled = self.dialled_legs();
-        self.checks.dialled(story, &endpoint, &dialled);
+        self.checks.dialled(story, id, &endpoint, &dialled);
     }
 
     /// Some callers give up just as they are answered.
@@ -266,8 +266,8 @@ impl Asterisk {
         if channel.leg.is_none() && !channel.is_ghost {
             match cause {
                 NO_CALL => {}
-                // Perhaps its call was cut off, which nobody else knows.
-                DEFECT => self.checks.was_unseen(channel.story),
+                // Perhaps its call was cut off.
+                DEFECT => {}
                 _ => self.checks.released(channel.story),
             }
             self.checks.left(channel.story, self.now);
@@ -283,6 +283,9 @@ impl Asterisk {
     pub(super) fn end(&mut self, id: &str, cause: Option<i32>, sip: Option<i32>, soft: bool) {
         let Some(channel) = self.channels.get(id) else { return };
         let is_leg = channel.leg.is_some();
+        if is_leg {
+            self.checks.leg_gone(channel.story, id, self.now);
+        }
         if !channel.in_application {
             self.channels.remove(id);
             return;

@@ -7,7 +7,7 @@ use rand::RngExt;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::super::people::Client;
+use super::super::people::{Client, Moment};
 use super::{APPLICATION, Asterisk, Happening, Shared};
 use crate::ari::model::Bridge;
 use crate::ari::switch::Done;
@@ -35,7 +35,7 @@ pub enum Command {
 pub enum Found {
     Nothing,
     Created,
-    Channel(Option<Channel>),
+    Channel { id: String, at: Moment, channel: Option<Channel> },
     Channels(Vec<Channel>),
     Bridges(Vec<Bridge>),
 }
@@ -116,6 +116,19 @@ impl Asterisk {
         }
     }
 
+    /// The answer arrives, if somebody still waits for it.
+    pub(super) fn reply(&mut self, reply: Reply, answer: Answer) {
+        let looked_at = match &answer {
+            Ok(Found::Channel { id, at, .. }) => Some((id.clone(), *at)),
+            _ => None,
+        };
+        if reply.send(answer).is_ok()
+            && let Some((channel, at)) = looked_at
+        {
+            self.checks.looked_at(&channel, at, self.line.is_heard());
+        }
+    }
+
     pub fn carry_out(&mut self, command: Command) -> Answer {
         let not_found = || Err(AriError::NotFound { operation: "any" });
         let refused =
@@ -180,8 +193,8 @@ impl Asterisk {
             }
             Command::HangUp { channel, cause } => self.hang_up(&channel, cause),
             Command::Look(channel) => {
-                let live = self.channels.get(&channel);
-                return Ok(Found::Channel(live.map(|live| self.shown(&channel, live))));
+                let live = self.channels.get(&channel).map(|live| self.shown(&channel, live));
+                return Ok(Found::Channel { id: channel, at: self.now, channel: live });
             }
             Command::Channels => {
                 let all = self.channels.iter().map(|(id, live)| self.shown(id, live));
@@ -270,7 +283,7 @@ impl Switch for Simulated {
 
     async fn channel(&self, channel: &str) -> Result<Option<Channel>, AriError> {
         match self.ask("look up channel", Command::Look(channel.to_owned())).await? {
-            Found::Channel(channel) => Ok(channel),
+            Found::Channel { channel, .. } => Ok(channel),
             other => panic!("a channel was asked for: {other:?}"),
         }
     }

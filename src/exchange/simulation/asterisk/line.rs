@@ -4,6 +4,7 @@ use rand::RngExt;
 use tokio::sync::mpsc;
 
 use super::super::people::Moment;
+use super::super::story::moment_of;
 use super::{Asterisk, Happening};
 use crate::ari::{Channel, Event, EventKind, Signal};
 
@@ -41,6 +42,11 @@ impl Line {
         self.open
     }
 
+    /// The service hears, and knows that it does.
+    pub const fn is_heard(&self) -> bool {
+        self.open && self.echoed
+    }
+
     pub const fn is_registered(&self) -> bool {
         self.registered
     }
@@ -74,9 +80,14 @@ impl Asterisk {
         let kind = kind(self.shown(id, channel));
         let after = if self.goes_wrong(50) { LAG_MOST_MS } else { LAG_MS };
         let lag = self.luck.random_range(0..after);
-        if !self.line.open || self.goes_wrong(400) {
+        if !self.line.open {
             self.checks.report.events_lost += 1;
-            self.checks.was_unseen(story);
+            self.checks.hide(story, self.now);
+            return;
+        }
+        if self.goes_wrong(400) {
+            self.checks.report.events_lost += 1;
+            self.checks.lose(story, self.now);
             return;
         }
         // Events of one channel keep their order.
@@ -104,7 +115,7 @@ impl Asterisk {
         if !self.line.open || connection != self.line.connection {
             self.checks.report.events_lost += 1;
             let (Told::CallerGone(story) | Told::Other(story)) = told;
-            self.checks.was_unseen(story);
+            self.checks.lose(story, moment_of(self.began, event.at));
             return;
         }
         if let Told::CallerGone(story) = told {
@@ -127,9 +138,11 @@ impl Asterisk {
         self.line.open = false;
         self.line.registered = half_open_ms > 0;
         self.line.connection += 1;
-        self.line.heard = self.now.saturating_sub(self.luck.random_range(0..1_000));
-        for channel in self.channels.values() {
-            self.checks.was_unseen(channel.story);
+        // A probe comes back once a second, and none while Asterisk hangs.
+        let deaf_since = if self.now <= self.hangs_until { self.hangs_since } else { self.now };
+        self.line.heard = deaf_since.saturating_sub(self.luck.random_range(0..1_000));
+        for channel in self.channels.values().filter(|channel| channel.in_application) {
+            self.checks.hide(channel.story, deaf_since);
         }
         let connection = self.line.connection;
         self.plan(half_open_ms, Happening::Noticed { connection });
@@ -167,6 +180,7 @@ impl Asterisk {
     pub(super) fn echo(&mut self, connection: u64) {
         if connection == self.line.connection && self.line.open {
             self.line.echoed = true;
+            self.checks.heard_again();
             self.signal(Signal::Up);
         }
     }

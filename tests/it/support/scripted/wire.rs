@@ -66,6 +66,7 @@ async fn converse(mut stream: TcpStream, shared: &Shared) {
         match door {
             Door::Closed => return,
             Door::Answers(status) => {
+                shared.model.lock().open.refused += 1;
                 if write(&mut stream, status, &Value::Null).await.is_err() {
                     return;
                 }

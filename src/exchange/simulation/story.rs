@@ -1,0 +1,261 @@
+//! What became of a caller in truth, what of it the service could hear, and whether the
+//! record says it.
+//!
+//! While the service is dead or deaf, or when an event is lost, something of a call is
+//! *hidden*: from a moment on, until the service has looked again. A record may differ
+//! from the truth by that and by nothing else: it says that a call was answered unless
+//! the whole talk was hidden, it never has a talk begin before the caller heard it or
+//! last longer than it did, and a moment that wasn't hidden is exact, whatever was hidden
+//! before and after.
+
+use capconduit_entity::CallReason;
+
+use super::people::{Caller, Moment};
+use super::vault::is_answered;
+use crate::call::CallRecord;
+use crate::clock::Timestamp;
+use crate::ids::LinkId;
+
+#[derive(Clone, Debug)]
+pub struct Story {
+    pub caller: Caller,
+    pub channel: String,
+    /// When the application got the call.
+    pub entered: Option<Moment>,
+    /// When it heard the 200.
+    pub heard: Option<Moment>,
+    pub talks_until: Moment,
+    /// When the last client that was dialled was gone.
+    pub parted: Option<Moment>,
+    pub left: Option<Moment>,
+    /// When the service was told that it had left.
+    pub told_left: Option<Moment>,
+    /// The service sent the caller away.
+    pub released: bool,
+    /// It gave up just as it was answered, so that Asterisk shows it as answered.
+    pub taken_back: bool,
+    /// The last client that was dialled: its leg, and the link.
+    pub leg: Option<String>,
+    pub link: Option<LinkId>,
+    hidden: Vec<Hidden>,
+    looked_at: Looked,
+}
+
+/// When the service last looked at the legs since something was hidden.
+#[derive(Clone, Copy, Debug, Default)]
+struct Looked {
+    caller: Option<Moment>,
+    leg: Option<Moment>,
+}
+
+/// From then on nothing was heard of a caller, until the service looked.
+#[derive(Clone, Copy, Debug)]
+struct Hidden {
+    from: Moment,
+    until: Option<Moment>,
+    /// Not all of it: one event.
+    is_lost: bool,
+}
+
+/// What happened so shortly before is on its way to the service, or being thought about.
+pub const UNDER_WAY_MS: Moment = 400;
+/// How exact a time is of which an event told.
+const EXACT_MS: Moment = 300;
+/// How late an end may be found that no event told of. A connection that is dead without
+/// a word is given up after 2.8 seconds; until then what a look finds is taken for new.
+const FOUND_MS: Moment = 3_300;
+/// An event that is lost alone is made up for by an audit, at the latest.
+const LOST_MS: Moment = 16_000;
+/// When a call that is lost sight of was last known to be up: the last probe, or the
+/// last sign of life in the journal.
+const KNOWN_MS: Moment = 1_000;
+
+impl Story {
+    pub fn new(caller: Caller, channel: String) -> Self {
+        Self {
+            caller,
+            channel,
+            entered: None,
+            heard: None,
+            talks_until: 0,
+            parted: None,
+            left: None,
+            told_left: None,
+            released: false,
+            taken_back: false,
+            leg: None,
+            link: None,
+            hidden: Vec::new(),
+            looked_at: Looked::default(),
+        }
+    }
+
+    // --- what was hidden ---
+
+    /// Nothing more is heard of it.
+    pub fn hide(&mut self, from: Moment) {
+        self.looked_at = Looked::default();
+        if self.hidden.iter().all(|hidden| hidden.until.is_some()) {
+            self.hidden.push(Hidden { from, until: None, is_lost: false });
+        }
+    }
+
+    /// Events flow again: what was looked at before may have changed since.
+    pub fn heard_again(&mut self) {
+        self.looked_at = Looked::default();
+    }
+
+    /// A single event of it was lost.
+    pub fn lose(&mut self, at: Moment) {
+        self.hidden.push(Hidden { from: at, until: Some(at + LOST_MS), is_lost: true });
+    }
+
+    /// The service looked at a leg of it, and knows how that was then. When it has looked
+    /// at both, nothing is hidden any more, if it hears.
+    pub fn look(&mut self, channel: &str, at: Moment, hears: bool) {
+        let looked_at =
+            if self.is_leg(channel) { &mut self.looked_at.leg } else { &mut self.looked_at.caller };
+        *looked_at = Some(at);
+        let Some(hidden) = self.hidden.iter_mut().find(|hidden| hidden.until.is_none()) else {
+            return;
+        };
+        let leg = if self.leg.is_none() { Some(at) } else { self.looked_at.leg };
+        let Some(both) = self.looked_at.caller.zip(leg).map(|(caller, leg)| caller.max(leg)) else {
+            return;
+        };
+        if both > hidden.from {
+            hidden.until = Some(both);
+            if !hears {
+                self.hide(both);
+            }
+        }
+    }
+
+    pub fn is_leg(&self, channel: &str) -> bool {
+        self.leg.as_deref() == Some(channel)
+    }
+
+    pub fn was_hidden(&self) -> bool {
+        !self.hidden.is_empty()
+    }
+
+    /// From and until when that moment was hidden, with what was hidden right before
+    /// and after it.
+    fn hidden_at(&self, moment: Moment) -> Option<(Moment, Moment)> {
+        let (mut from, mut until) = (moment, moment);
+        let mut found = false;
+        loop {
+            let before = (from, until, found);
+            for hidden in &self.hidden {
+                let end = hidden.until.unwrap_or(Moment::MAX);
+                if hidden.from <= until && from <= end {
+                    (from, until, found) = (from.min(hidden.from), until.max(end), true);
+                }
+            }
+            if before == (from, until, found) {
+                return found.then_some((from, until));
+            }
+        }
+    }
+
+    /// Whether it was hidden before the service can have thought about it.
+    fn is_hidden_soon_after(&self, moment: Moment) -> bool {
+        self.hidden_at(moment).or_else(|| self.hidden_at(moment + UNDER_WAY_MS)).is_some()
+    }
+
+    /// Whether the service may never have known that the caller was there from then on.
+    pub fn may_be_unknown_since(&self, moment: Moment) -> bool {
+        let Some((_, until)) = self.hidden_at(moment) else { return false };
+        self.left.is_some_and(|left| left <= until.saturating_add(EXACT_MS))
+    }
+
+    /// Whether the service can't but know that the caller was answered.
+    pub fn is_known_as_answered(&self) -> bool {
+        self.heard.is_some_and(|heard| !self.may_be_unknown_since(heard))
+    }
+
+    /// Whether it came and left while nobody looked, and no client knew of it.
+    pub fn was_only_hidden(&self) -> bool {
+        let Some(entered) = self.entered else { return true };
+        self.link.is_none() && !self.released && self.may_be_unknown_since(entered)
+    }
+
+    /// Whether it went on while something was hidden, and its times must be exact.
+    pub fn is_exact_beside_hidden(&self) -> bool {
+        let is_plain = |moment: Option<Moment>| moment.is_some_and(|m| self.hidden_at(m).is_none());
+        self.was_hidden() && is_plain(self.heard) && is_plain(self.talk_end())
+    }
+
+    // --- what the record has to say ---
+
+    fn talk_end(&self) -> Option<Moment> {
+        let left = self.left?;
+        let heard = self.heard?;
+        Some(self.parted.map_or(left, |parted| parted.max(heard).min(left)))
+    }
+
+    /// What the record says that can't be.
+    pub fn contradiction(&self, record: &CallRecord, began: Timestamp) -> Option<String> {
+        let Some(end) = record.end else { return Some("no end".to_owned()) };
+        let moment = |at: Timestamp| moment_of(began, at);
+        let ended = moment(end.at);
+        let answered = record.answered_at.map(moment).filter(|_| is_answered(record));
+        if answered.is_some() != record.answered_at.is_some() {
+            return Some("answered or not".to_owned());
+        }
+        let Some(left) = self.left else { return Some("the caller is still there".to_owned()) };
+        match (self.heard, answered) {
+            (None, None) => {
+                let latest = self.hidden_at(left).map_or(left, |(_, until)| until);
+                (ended > latest.saturating_add(FOUND_MS))
+                    .then(|| format!("it ended at {ended}, and not by {latest}"))
+            }
+            (None, Some(_)) if self.taken_back && self.hidden_at(left).is_some() => None,
+            (None, Some(_)) => Some("it was never answered".to_owned()),
+            (Some(heard), None) if self.may_be_unknown_since(heard) => None,
+            (Some(_), None) => Some("it was answered".to_owned()),
+            (Some(heard), Some(answered)) => {
+                let parted = self.talk_end().expect("the caller has left");
+                self.wrong_times((heard, parted), (answered, ended), end.outcome.reason)
+            }
+        }
+    }
+
+    fn wrong_times(
+        &self,
+        (heard, parted): (Moment, Moment),
+        (answered, ended): (Moment, Moment),
+        reason: CallReason,
+    ) -> Option<String> {
+        let latest_answer = self.hidden_at(heard).map_or(heard, |(_, until)| until);
+        let end_is_hidden = self.hidden_at(parted);
+        let earliest_end =
+            end_is_hidden.map_or(parted, |(from, _)| from.saturating_sub(KNOWN_MS).max(heard));
+        let talk = heard.saturating_sub(EXACT_MS)..=latest_answer.saturating_add(EXACT_MS);
+        let lost = self.hidden.iter().filter(|hidden| hidden.is_lost && hidden.from == parted);
+        let late = match (end_is_hidden, lost.count()) {
+            (None, _) => EXACT_MS,
+            (Some(_), 0..=1) => FOUND_MS,
+            // Of all that tells of an end nothing came.
+            (Some(_), 2..) => LOST_MS,
+        };
+        let end = earliest_end.saturating_sub(EXACT_MS)..=parted.max(answered) + late;
+        let billed = ended.saturating_sub(answered);
+        if !talk.contains(&answered) {
+            Some(format!("it was answered at {answered}, and not in {talk:?}"))
+        } else if !end.contains(&ended) {
+            Some(format!("the talk ended at {ended}, and not in {end:?}"))
+        } else if billed > parted - heard + late {
+            Some(format!("{billed} ms are billed, and {} were talked", parted - heard))
+        } else if reason == CallReason::Interrupted && !self.is_hidden_soon_after(parted) {
+            Some("its end was seen".to_owned())
+        } else {
+            None
+        }
+    }
+}
+
+/// An end before everything began isn't after anything else either.
+pub fn moment_of(began: Timestamp, at: Timestamp) -> Moment {
+    Moment::try_from((at - began).num_milliseconds()).unwrap_or_default()
+}
