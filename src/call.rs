@@ -28,8 +28,10 @@
 //! caller by itself at the moment the client answers: nobody else can.
 
 pub mod adopt;
+mod cut_off;
 pub mod driver;
 mod errands;
+mod hands;
 pub mod machine;
 pub mod outcome;
 pub mod record;

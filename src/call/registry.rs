@@ -5,6 +5,8 @@
 //! once in a while it also looks for what can't be: channels and bridges of
 //! ours that no call knows are taken down.
 
+mod audit;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,17 +20,18 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, error, info, warn};
 
+use super::cut_off::cut_off;
 use super::driver::{self, MAILBOX, Parts, Stamped};
 use super::machine::{Input, Machine};
-use super::outcome::{Outcome, cause};
-use super::record::{CallRecord, End, clean, limits};
+use super::outcome::cause;
+use super::record::{CallRecord, clean, limits};
 use super::setup::Place;
-use super::watchdog::{self, Expected, Finding, Found, Watchdog};
+use super::watchdog::{Found, Watchdog};
 use crate::ari::{Channel, ChannelId, ChannelState, Event, EventKind, LegId, Signal};
 use crate::clock::{self, Timestamp};
 use crate::ids::{CallId, Mark};
 use crate::routing::{self, Current, Decision};
-use crate::telemetry::{Drift, call_span};
+use crate::telemetry::call_span;
 
 /// What others ask of the registry.
 #[derive(Debug)]
@@ -89,9 +92,6 @@ pub struct CallSettings {
 }
 
 const RECENT: usize = 4_096;
-/// Longer than Asterisk may hang.
-const CUT_OFF_TRIES: u32 = 240;
-const CUT_OFF_PAUSE: Duration = Duration::from_millis(500);
 /// How often calls are looked at of which no event tells any more.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// An audit repeated soon after a connection confirms what the first one saw.
@@ -434,167 +434,4 @@ impl Registry {
         }
         true
     }
-
-    // --- audit ---
-
-    /// Lists what is on the switch, beside the registry.
-    fn audit(&self) {
-        if !self.connected.load(Ordering::Acquire) {
-            return;
-        }
-        let (switch, found) = (self.parts.switch.clone(), self.audits.0.clone());
-        self.tracker.spawn(async move {
-            let listed = tokio::try_join!(switch.channels(), switch.bridges());
-            match listed {
-                Ok((channels, bridges)) => {
-                    // Full means that an earlier audit still waits to be looked at.
-                    drop(found.try_send(Found { channels, bridges }));
-                }
-                Err(error) => warn!(%error, "the switch could not be audited"),
-            }
-        });
-    }
-
-    fn on_found(&mut self, found: &Found) {
-        // It is from before the connection broke.
-        if !self.connected.load(Ordering::Acquire) {
-            return;
-        }
-        let expected = Expected {
-            mark: self.mark,
-            application: self.parts.switch.application(),
-            callers: &self.callers,
-            held: self.parts.keeper.live_calls(),
-        };
-        let findings = self.watchdog.look(found, &expected);
-        let unserved = watchdog::unserved(found, &expected);
-        for call in watchdog::incomplete(found, &expected) {
-            self.deliver(call, clock::now(), Input::Recheck);
-        }
-        for leg in found.channels.iter().filter_map(|c| LegId::parse(c.id.as_str())) {
-            self.deliver(leg.call, clock::now(), Input::LegSeen { attempt: leg.attempt });
-        }
-        for finding in findings {
-            self.mend(finding);
-        }
-        for unheard in std::mem::take(&mut self.unheard) {
-            warn!(channel.id = %unheard, "of a caller no event told: the list of channels did");
-            self.parts.metrics.drifted(Drift::CallerWithoutCall);
-        }
-        for caller in unserved {
-            self.unheard.insert(caller.id.clone());
-            self.on_caller(clock::now(), &caller);
-        }
-    }
-
-    fn mend(&self, finding: Finding) {
-        let drift = match finding {
-            Finding::ChannelWithoutCall(channel) => {
-                warn!(channel.id = %channel, "a channel without a call is taken down");
-                self.take_down_channel(channel.0);
-                Drift::ChannelWithoutCall
-            }
-            Finding::BridgeWithoutCall(bridge) => {
-                warn!(bridge.id = bridge, "a bridge without a call is taken down");
-                self.take_down_bridge(bridge);
-                Drift::BridgeWithoutCall
-            }
-            Finding::CallWithoutChannel(call) => {
-                call_span(call).in_scope(|| warn!("a call without a caller is looked at again"));
-                self.deliver(call, clock::now(), Input::Recheck);
-                Drift::CallWithoutChannel
-            }
-            Finding::CallApart(call) => {
-                call_span(call)
-                    .in_scope(|| warn!("caller and client are put into their bridge again"));
-                self.deliver(call, clock::now(), Input::Apart);
-                Drift::CallApart
-            }
-            Finding::HoldWithoutCall(call) => {
-                call_span(call).in_scope(|| warn!("a hold without a call is given back"));
-                self.parts.keeper.abandon(call);
-                Drift::HoldWithoutCall
-            }
-        };
-        self.parts.metrics.drifted(drift);
-    }
-
-    fn take_down_channel(&self, channel: String) {
-        self.take_down(channel, cause::TEMPORARY_FAILURE);
-    }
-
-    fn take_down(&self, channel: String, cause: i32) {
-        let switch = self.parts.switch.clone();
-        self.tracker.spawn(async move {
-            if let Err(error) = switch.hang_up(&channel, cause).await {
-                warn!(channel.id = channel, %error, "could not take a channel down");
-            }
-        });
-    }
-
-    /// The next start has it, if that comes within the dialplan's patience.
-    fn send_back(&self, caller: ChannelId) {
-        let switch = self.parts.switch.clone();
-        self.tracker.spawn(async move {
-            if let Err(error) = switch.send_back(caller.as_str()).await {
-                warn!(channel.id = %caller, %error, "could not give a caller back to the dialplan");
-            }
-        });
-    }
-
-    fn take_down_bridge(&self, bridge: String) {
-        let switch = self.parts.switch.clone();
-        self.tracker.spawn(async move {
-            if let Err(error) = switch.destroy_bridge(&bridge).await {
-                warn!(bridge.id = bridge, %error, "could not take a bridge down");
-            }
-        });
-    }
-}
-
-/// Ends a call that nobody leads any more. What it holds is free once its legs are gone.
-async fn cut_off(parts: &Parts, arrived: CallRecord) {
-    let (call, caller) = (arrived.call, ChannelId(arrived.channel.clone()));
-    let (cut_at, mut last_up) = (clock::now(), None);
-    for _ in 0..CUT_OFF_TRIES {
-        let asked = clock::now();
-        match take_down_legs(parts, call, &caller).await {
-            Some(0) => break,
-            // A talk has two.
-            Some(2..) => last_up = Some(asked),
-            Some(1) | None => {}
-        }
-        tokio::time::sleep(CUT_OFF_PAUSE).await;
-    }
-    let record = parts.journal.read(&[call]).next().map_or(arrived, |known| (*known).clone());
-    if let Some(sold) = record.answered_attempt() {
-        parts.keeper.settle(sold.hold(call)).await;
-    }
-    parts.keeper.abandon(call);
-    parts.live.remove(call);
-    let outcome = match record.answered_at {
-        Some(_) => Outcome::INTERRUPTED_TALK,
-        None => Outcome::SYSTEM_ERROR,
-    };
-    let at = last_up.or(record.unseen_since).unwrap_or(cut_at);
-    let cut = End { at: at.max(record.last_seen()), outcome, cause: cause::FAILURE };
-    let end = Some(record.ending.unwrap_or(cut));
-    parts.journal.save(CallRecord { unseen_since: None, ending: None, end, ..record });
-}
-
-/// Hangs up what is left of the call on the switch, and tells how many legs that were,
-/// if that is known.
-async fn take_down_legs(parts: &Parts, call: CallId, caller: &ChannelId) -> Option<usize> {
-    let channels = parts.switch.channels().await.ok()?;
-    let is_its = |id: &ChannelId| {
-        id == caller || LegId::parse(id.as_str()).is_some_and(|leg| leg.call == call)
-    };
-    let mut legs = 0;
-    for channel in channels.into_iter().filter(|channel| is_its(&channel.id)) {
-        legs += 1;
-        if let Err(error) = parts.switch.hang_up(channel.id.as_str(), cause::FAILURE).await {
-            warn!(channel.id = %channel.id, %error, "could not hang up");
-        }
-    }
-    Some(legs)
 }
