@@ -66,6 +66,8 @@ impl Machine {
 
     /// Takes up an adopted call.
     pub(super) fn go_on(&mut self, at: Timestamp) {
+        // The next run has to know, if this one ends before it hears anything.
+        self.note_unseen(self.unseen_since);
         if let (State::Ending, Some((_, cause))) = (self.state, self.ended) {
             self.effects.push(Effect::Show(LiveState::Ending));
             self.take_down(cause);

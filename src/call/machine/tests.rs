@@ -646,6 +646,28 @@ fn a_call_that_an_earlier_run_left_between_two_clients_goes_on_with_the_next() {
     assert_eq!(asked_for(&effects), Some(2));
 }
 
+#[test]
+fn a_run_that_ends_before_it_hears_anything_leaves_to_the_next_since_when_nobody_has() {
+    let (mut machine, snapshot) = held();
+    let at = machine.record().started_at;
+    machine.handle(at, Input::LegEntered { attempt: 1 });
+    machine.handle(at, Input::LegAnswered { attempt: 1 });
+    machine.handle(at, Input::CallerAnswered);
+    let seconds = chrono::TimeDelta::seconds;
+    let (killed, again) = (at + seconds(5), at + seconds(60));
+    let mut second = adopt::machine(machine.record().clone(), &snapshot, killed);
+    let effects = second.handle(again, Input::Started);
+    let saved = effects.iter().find_map(|effect| match effect {
+        Effect::Save(record) => Some((**record).clone()),
+        _ => None,
+    });
+    let mut third = adopt::machine(saved.unwrap(), &snapshot, again + seconds(30));
+    third.handle(again + seconds(60), Input::Started);
+    third.handle(again + seconds(60), Input::CallerMissing);
+    third.handle(again + seconds(60), Input::LegGone { attempt: 1, cause: None, sip: None });
+    assert_eq!(third.record().end.unwrap().at, killed);
+}
+
 /// The link that is to be held next.
 fn asked_for(effects: &[Effect]) -> Option<i64> {
     effects.iter().find_map(|effect| match effect {
