@@ -27,6 +27,7 @@ mod page;
 pub mod password;
 mod probes;
 pub mod problem;
+pub mod replay;
 pub mod seller;
 mod server;
 mod simulate;

@@ -3,6 +3,7 @@
 mod caps;
 mod explain;
 mod place;
+mod replay;
 mod users;
 
 use std::io::Write;
@@ -52,6 +53,12 @@ enum Command {
     /// --data or --config names, else that of the environment, else that of `capconduit run`
     /// in this folder.
     Explain(explain::Explain),
+    /// Tell what a changed configuration would have made of past calls.
+    ///
+    /// Leads them once more by the code of live calls, in a time of their own, and shows per
+    /// client what would have been different. Nothing is written. Reads the same database as
+    /// `explain`.
+    Replay(replay::Replay),
     /// Look after the capacity ledger.
     #[command(subcommand)]
     Caps(caps::Command),
@@ -121,6 +128,10 @@ impl Cli {
                 Err(error) => fail(&error),
             },
             Command::Explain(command) => match command.run().await {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(&error),
+            },
+            Command::Replay(command) => match command.run().await {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => fail(&error),
             },

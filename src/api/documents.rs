@@ -20,6 +20,7 @@ use super::internal::verify::VerifyApi;
 use super::live::{AdminLiveApi, SellerLiveApi};
 use super::logs::{AdminLogsApi, SellerLogsApi};
 use super::probes::ProbesApi;
+use super::replay::ReplayApi;
 use super::seller::campaigns::CampaignsApi;
 use super::seller::dids::DidsApi;
 use super::seller::links::LinksApi;
@@ -89,6 +90,7 @@ fn admin_apis() -> impl OpenApi {
         AdminTrafficApi,
         AdminLiveApi,
         AdminSimulateApi,
+        ReplayApi,
         AuditApi,
         RouteInfoApi,
         LogCallApi,

@@ -286,6 +286,15 @@ impl From<Unavailable> for Problem {
 
 // === impl FieldErrors ===
 
+impl std::fmt::Display for FieldErrors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let all = self.0.iter().flat_map(|(field, messages)| {
+            messages.iter().map(move |message| format!("{field} {message}"))
+        });
+        f.write_str(&all.collect::<Vec<_>>().join("; "))
+    }
+}
+
 impl FieldErrors {
     pub fn add(&mut self, field: impl Into<String>, message: impl Into<String>) {
         self.0.entry(field.into()).or_default().push(message.into());

@@ -3,8 +3,6 @@
 
 mod prose;
 
-use std::collections::HashSet;
-
 use clap::Args;
 use sea_orm::{ConnectionTrait, DbErr};
 use serde_json::{Value, json};
@@ -12,11 +10,10 @@ use serde_json::{Value, json};
 use super::place::{NoPlace, Place};
 use crate::call::CallRecord;
 use crate::call::record::Attempt;
-use crate::capacity::Scope;
 use crate::clock::Timestamp;
 use crate::ids::CallId;
 use crate::replay::{self, Again, Difference, InUse};
-use crate::routing::{Campaign, Snapshot};
+use crate::routing::Snapshot;
 use crate::store;
 
 #[derive(Args, Debug)]
@@ -102,8 +99,8 @@ async fn in_use_at(
     let Some(campaign) = replay::campaign_of(record, today) else {
         return Ok(InUse::default());
     };
-    let mut in_use =
-        store::past::in_use(db, at, &counted(&campaign, at), Some(record.call)).await?;
+    let scopes = store::past::counted_in(&campaign, at);
+    let mut in_use = store::past::in_use(db, at, &scopes, Some(record.call)).await?;
     let cursor = if record.trace.strategy == Some(capconduit_entity::Strategy::RoundRobin)
         && record.trace.campaign_id == Some(campaign.id)
     {
@@ -114,13 +111,6 @@ async fn in_use_at(
     };
     in_use.cursors.extend(cursor.map(|link| (campaign.id, link)));
     Ok(in_use)
-}
-
-/// What has a cap on volume, of all that calls of the campaign count in.
-fn counted(campaign: &Campaign, at: Timestamp) -> HashSet<Scope> {
-    let claims = campaign.links.iter().flat_map(|link| link.candidate(at).claims);
-    let capped = claims.filter(|claim| claim.volume.iter().any(Option::is_some));
-    capped.map(|claim| claim.scope).collect()
 }
 
 // === impl Explained ===

@@ -15,8 +15,9 @@ use crate::call::record::{Attempt, End};
 use crate::capacity::{COUNTED_BACK, Correction, Scope, Slot};
 use crate::clock::Timestamp;
 use crate::ids::{CallId, CampaignId, ClientId, DidId, LinkId, SellerId};
-use crate::replay::InUse;
 use crate::replay::in_use::Open;
+use crate::replay::{InUse, campaign_of};
+use crate::routing::{Campaign, Snapshot};
 
 /// No call is longer, as far as is looked for those that were up at a moment.
 const LONGEST_CALL: chrono::TimeDelta = chrono::TimeDelta::hours(24);
@@ -79,6 +80,78 @@ pub async fn last_offered(
         .one(db)
         .await?;
     Ok(last.map(LinkId))
+}
+
+/// Why past calls weren't read.
+#[derive(Debug)]
+pub enum Unread {
+    TooMany,
+    Database(DbErr),
+}
+
+impl From<DbErr> for Unread {
+    fn from(err: DbErr) -> Self {
+        Self::Database(err)
+    }
+}
+
+/// The records of the calls that came from `from` until before `to`, in order.
+///
+/// # Errors
+/// When there are more than `most`, or the database can't be read.
+pub async fn between(
+    db: &impl ConnectionTrait,
+    from: Timestamp,
+    to: Timestamp,
+    most: u64,
+) -> Result<Vec<CallRecord>, Unread> {
+    let logs = call_log::Entity::find()
+        .filter(call_log::Column::TimestampStart.gte(from))
+        .filter(call_log::Column::TimestampStart.lt(to))
+        .order_by_asc(call_log::Column::TimestampStart)
+        .order_by_asc(call_log::Column::Id)
+        .limit(most + 1)
+        .all(db)
+        .await?;
+    if logs.len() as u64 > most {
+        return Err(Unread::TooMany);
+    }
+    Ok(with_attempts(db, logs).await?)
+}
+
+/// What was in use before these calls came, of all that they may count in by these configurations.
+///
+/// # Errors
+/// When the database can't be read.
+pub async fn before(
+    db: &impl ConnectionTrait,
+    at: Timestamp,
+    records: &[CallRecord],
+    configurations: [&Snapshot; 2],
+) -> Result<InUse, DbErr> {
+    let mut campaigns: HashMap<CampaignId, Vec<LinkId>> = HashMap::new();
+    let mut scopes = HashSet::new();
+    let mut numbers = HashSet::new();
+    for record in records.iter().filter(|record| numbers.insert(&record.dialled)) {
+        for campaign in configurations.into_iter().filter_map(|c| campaign_of(record, c)) {
+            scopes.extend(counted_in(&campaign, at));
+            let links = campaign.links.iter().map(|link| link.id).collect();
+            campaigns.insert(campaign.id, links);
+        }
+    }
+    let mut in_use = in_use(db, at, &scopes, None).await?;
+    for (campaign, links) in campaigns {
+        let cursor = last_offered(db, links, at).await?;
+        in_use.cursors.extend(cursor.map(|link| (campaign, link)));
+    }
+    Ok(in_use)
+}
+
+/// What has a cap on volume, of all that calls of the campaign count in.
+pub fn counted_in(campaign: &Campaign, at: Timestamp) -> HashSet<Scope> {
+    let claims = campaign.links.iter().flat_map(|link| link.candidate(at).claims);
+    let capped = claims.filter(|claim| claim.volume.iter().any(Option::is_some));
+    capped.map(|claim| claim.scope).collect()
 }
 
 async fn open_at(

@@ -1,4 +1,5 @@
-//! `capconduit explain` on both databases: records of the past, settings of today.
+//! `capconduit explain` and `capconduit replay` on both databases: records of the past,
+//! settings of today, and other ones.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -46,8 +47,11 @@ async fn on_both(check: impl AsyncFn(&Told)) {
 }
 
 fn run(url: &str, words: &[&str]) -> Output {
+    command(url, &[&["explain"], words].concat())
+}
+
+fn command(url: &str, words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_capconduit"))
-        .arg("explain")
         .args(words)
         .env("CAPCONDUIT__DATABASE__URL", url)
         .output()
@@ -373,4 +377,105 @@ async fn what_can_not_be_explained_is_said_in_one_sentence() {
     capconduit::db::migrate(&db).await.unwrap();
     assert!(refused(&url, &[&unknown]).contains("there is no log of call"));
     assert!(refused(&url, &["12"]).contains("\"12\" is no call id"));
+}
+
+/// What `capconduit replay` says of that day with this patch, and whether it went well.
+fn replay(told: &Told, patch: &str, more: &[&str]) -> (bool, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("patch.toml");
+    std::fs::write(&file, patch).unwrap();
+    let words = ["replay", "--from", "2026-11-20", "--to", "2026-11-21T00:00:00Z", "--patch"];
+    let output = command(&told.url, &[&words[..], &[file.to_str().unwrap()], more].concat());
+    let said = if output.status.success() { output.stdout } else { output.stderr };
+    (output.status.success(), String::from_utf8(said).unwrap())
+}
+
+/// Lines with their words one space apart.
+fn squeezed(text: &str) -> Vec<String> {
+    text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+}
+
+#[tokio::test]
+async fn past_calls_are_replayed_by_a_patched_configuration() {
+    on_both(async |told| {
+        told.set_link(1, |link| link.daily_cap = Set(Some(1))).await;
+        // Of the day before: it is in no window of these, and no call of theirs.
+        told.keep(&to_acme("2026-11-19T23:59:59Z")).await;
+        told.keep(&to_acme("2026-11-20T12:00:00Z")).await;
+        told.keep(&to_beta("2026-11-20T12:05:00Z")).await;
+        told.keep(&to_beta("2026-11-20T12:10:00Z")).await;
+
+        let (_, said) = replay(told, "", &[]);
+        let rows = squeezed(&said);
+        for row in [
+            "3 calls; the change makes something else of 0 of them.",
+            "By the configuration as it is (revision 0), 3 come out as their logs say.",
+            "all calls then 1 0 2",
+            "as it is 1 0 2",
+            "Acme (acme) then 1 2 0 daily_cap 2",
+            "Beta (beta) then 0 0 2",
+        ] {
+            assert!(rows.iter().any(|said| said == row), "{row:?} isn't in\n{said}");
+        }
+
+        let patch = "[[links]]\nid = 1\ndailyCap = \"none\"\n";
+        let (_, said) = replay(told, patch, &[]);
+        let rows = squeezed(&said);
+        for row in [
+            "3 calls; the change makes something else of 2 of them.",
+            "changed 3 0 0",
+            "Acme (acme) then 1 2 0 daily_cap 2",
+            "as it is 1 2 0 daily_cap 2",
+            "Beta (beta) then 0 0 2",
+            "changed 0 0 0",
+        ] {
+            assert!(rows.iter().any(|said| said == row), "{row:?} isn't in\n{said}");
+        }
+        assert_says(
+            &said,
+            &["Of 2 of 3 clients dialled by the changed configuration it isn't known"],
+        );
+
+        let (_, json) = replay(told, patch, &["--json"]);
+        let json: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(
+            (&json["calls"], &json["asRecorded"], &json["changed"]),
+            (&3.into(), &3.into(), &2.into())
+        );
+        assert_eq!(json["clients"][0]["recorded"]["refused"][0]["reason"], "daily_cap");
+        assert_eq!(json["clients"][0]["patched"]["delivered"], 3);
+
+        // The calls of the client's other links, and those before, are counted too.
+        let (_, said) = replay(told, "[[clients]]\nid = 1\ntotalCallsAllowed = 1\n", &[]);
+        let row = "changed 0 3 0 total_cap 3";
+        assert!(squeezed(&said).iter().any(|said| said == row), "{row:?} isn't in\n{said}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_patch_that_is_wrong_is_refused_by_the_name_of_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", folder.path().join("test.db").display());
+    let db = capconduit::db::connect(&url).await.unwrap();
+    capconduit::db::migrate(&db).await.unwrap();
+    configure(&db).await;
+    let told = Told { url, db };
+    for (patch, complaint) in [
+        ("[[links]]\nid = 99\nweight = 1", "patch.links[0].id is 99: there is no such link"),
+        ("[[links]]\nid = 1\nwieght = 1", "links[0].wieght is not a field of this request"),
+        ("[[links]]\nid = 1\nweight = 0", "links[0].weight must be at least 1"),
+        ("[[links]]\nid = 1\nweight = \"none\"", "links[0].weight must not be null"),
+        (
+            "[[campaigns]]\nid = 1\nroutingStrategy = \"fair\"",
+            "campaigns[0].routingStrategy must be one of",
+        ),
+        ("[[queues]]\nid = 1", "queues is not a field of this request"),
+        ("weight 1", "can't be read"),
+    ] {
+        let (went_well, said) = replay(&told, patch, &[]);
+        assert!(!went_well && said.contains(complaint), "{patch:?}: {said}");
+    }
+    let (_, said) = replay(&told, "", &["--data", "/nowhere"]);
+    assert!(said.contains("there is no database in /nowhere"), "{said}");
 }

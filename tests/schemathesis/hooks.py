@@ -61,6 +61,7 @@ AUTH = r"must be the id of pjsip.auth, .*|names an auth, but there is no pjsip.a
 SELLERS = r"only sellers have caps"
 OTHER = r"must be that of the (link|campaign|DID), .*"
 CODECS = r"must be codecs separated by commas, .*"
+UNKNOWN = r"is -?\d+: there is no such (campaign|link|client)"
 RULES = {
     "currentPassword": r"is wrong",
     "end_date": r"must not be before start_date",
@@ -86,6 +87,11 @@ RULES = {
     "pjsip.endpoint.aors": r"must be the id of pjsip.aor, .*",
     "pjsip.endpoint.auth": AUTH,
     "pjsip.endpoint.outboundAuth": AUTH,
+    "to": r"must be after from|must be at most 31 days after from",
+    "patch.campaigns": r"would give .* two active campaigns",
+    "patch.campaigns.id": UNKNOWN,
+    "patch.links.id": UNKNOWN,
+    "patch.clients.id": UNKNOWN,
 }
 
 
@@ -95,6 +101,8 @@ def breaks_only_such_rules(response):
         for field, messages in response.json().get("errors", {}).items()
         for message in messages
     ]
+    # Whichever of a list it is.
+    refusals = [(re.sub(r"\[\d+\]", "", field), message) for field, message in refusals]
     known = (re.fullmatch(RULES.get(field, "$^"), message, re.S) for field, message in refusals)
     return bool(refusals) and all(known)
 

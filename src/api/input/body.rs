@@ -8,7 +8,7 @@ use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use serde_json::Value;
 
 use super::schema;
-use crate::api::problem::{FieldErrors, Problem, bad_field, bad_request, not_json, too_large};
+use crate::api::problem::{FieldErrors, Problem, bad_input, bad_request, not_json, too_large};
 
 /// Bytes that a body may have.
 pub const BODY_LIMIT_BYTES: usize = 64 * 1024;
@@ -30,15 +30,29 @@ pub trait Request: ParseFromJSON {
 
 impl<T: Request> Body<T> {
     fn parse(bytes: &[u8]) -> Result<T, Problem> {
-        let mut value: Value = serde_json::from_slice(bytes)
+        let value = serde_json::from_slice(bytes)
             .map_err(|err| bad_request(format!("The body isn't JSON: {err}.")))?;
+        Self::judged(value).map_err(bad_input)
+    }
+
+    /// What came as JSON, judged whole.
+    ///
+    /// # Errors
+    /// Every bad field.
+    pub fn judged(mut value: Value) -> Result<T, FieldErrors> {
         let mut errors = schema::judge(&schema::of::<T>(), &T::schema_ref(), &mut value);
         T::judge(&value, &mut errors);
         if !T::MAY_BE_EMPTY && value.as_object().is_some_and(serde_json::Map::is_empty) {
             errors.add("body", "must name at least one field to change");
         }
-        errors.into_result()?;
-        T::parse_from_json(Some(value)).map_err(|err| bad_field("body", err.into_message()))
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        T::parse_from_json(Some(value)).map_err(|err| {
+            let mut errors = FieldErrors::default();
+            errors.add("body", err.into_message());
+            errors
+        })
     }
 }
 

@@ -16,6 +16,7 @@ mod internal;
 mod live;
 mod logs;
 mod races;
+mod replay;
 mod roles;
 mod simulate;
 mod traffic;

@@ -53,6 +53,7 @@ GET    /api/admin/live/events                          401    403    403     200
 DELETE /api/admin/live/{callId}                        401    403    403     204   204   401      401     401
 GET    /api/admin/audit                                401    403    403     403   200   401      401     401
 POST   /api/admin/routing/simulate                     401    403    403     200   200   401      401     401
+POST   /api/admin/routing/replay                       401    403    403     200   200   401      401     401
 
 GET    /api/seller/dids                                401    200    200     403   403   401      401     401
 POST   /api/seller/dids                                401    201    201     403   403   401      401     401
@@ -102,6 +103,10 @@ fn body(operation: &str, things: &Things, asker: &Person) -> Option<Value> {
         "POST /api/admin/routing/simulate" | "POST /api/seller/routing/simulate" => {
             json!({"did": things.did_number})
         }
+        "POST /api/admin/routing/replay" => json!({
+            "from": "2026-11-22T00:00:00Z", "to": "2026-11-23T00:00:00Z",
+            "patch": {"links": [{"id": things.link, "weight": 5}]},
+        }),
         "POST /api/internal/log_call" => json!({
             "incomingDidNumber": things.did_number, "timestampStart": "2026-11-22T10:00:00Z",
             "callStatus": "BUSY", "asteriskUniqueid": fresh,

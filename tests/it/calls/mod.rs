@@ -18,6 +18,7 @@ mod late;
 mod measured;
 mod overload;
 mod refused;
+mod replayed;
 mod restart;
 mod strategies;
 mod told;
