@@ -192,7 +192,9 @@ mod tests {
 
     use capconduit_entity::{CampaignStatus, E164, Status, Strategy};
 
+    use super::super::in_use::Open;
     use super::*;
+    use crate::capacity::{Caps, Correction, HoldId, Scope, Slot, Stage, Standing, WindowKind};
     use crate::clock;
     use crate::ids::{CampaignId, DidId, SellerId};
     use crate::routing::snapshot::tests::link;
@@ -277,6 +279,44 @@ mod tests {
         }
         // Two of three went elsewhere, and nearly all would go to the third today.
         assert!((25..=55).contains(&partings), "{partings}");
+    }
+
+    fn capped(caps: Caps) -> Snapshot {
+        let first = Arc::new(Link { caps, ..(*link(1, 1, 1)).clone() });
+        snapshot(Strategy::Priority, vec![first, link(2, 2, 1)])
+    }
+
+    #[test]
+    fn what_the_trace_says_of_a_cap_holds_whatever_the_logs_say() {
+        let scope = Scope::link(LinkId(1));
+        let per_day = |limit| {
+            let mut caps = Caps::NONE;
+            caps.volume[WindowKind::Day.index()] = Some(limit);
+            capped(caps)
+        };
+        let slots = vec![(Slot::of(clock::now()), 3)];
+        let used = vec![Correction { scope, total: 3, slots }];
+        let record = taken(&per_day(3), 1, &InUse { used, ..InUse::default() });
+        assert_eq!(record.trace.links[0].verdict, "daily_cap");
+        assert_eq!(decide_again(&record, &per_day(3), &[InUse::default()]).parting, None);
+        assert!(decide_again(&record, &per_day(4), &[InUse::default()]).parting.is_some());
+
+        let at_once = |limit| capped(Caps { concurrency: Some(limit), ..Caps::NONE });
+        let open = (0..2).map(|_| Open {
+            standing: Standing {
+                hold: HoldId { call: clock::new_call_id(), attempt: 1 },
+                stage: Stage::Used,
+                moment: clock::now(),
+                scopes: vec![scope],
+            },
+            ended_at: clock::now(),
+            answered_at: None,
+        });
+        let in_use = InUse { open: open.collect(), ..InUse::default() };
+        let record = taken(&at_once(2), 1, &in_use);
+        assert_eq!(record.trace.links[0].verdict, "concurrency_cap");
+        assert_eq!(decide_again(&record, &at_once(2), &[InUse::default()]).parting, None);
+        assert!(decide_again(&record, &at_once(3), &[InUse::default()]).parting.is_some());
     }
 
     #[test]

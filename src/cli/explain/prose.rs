@@ -242,6 +242,13 @@ fn write_today(out: &mut String, record: &CallRecord, today: &Today) -> std::fmt
         }
     }
     if differences.is_empty() {
+        let is_explained = refused_now(record, today).next().is_some();
+        if again.parting.is_some() && !is_explained {
+            return writeln!(
+                out,
+                "  No setting that the record tells of differs: another version of the service decided it, or with capacity in use of which there is no log."
+            );
+        }
         if record.trace.revision == Some(*revision) {
             return writeln!(out, "  Nothing of the configuration has been changed since.");
         }
