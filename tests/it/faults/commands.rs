@@ -20,6 +20,14 @@ async fn is_answered_despite(command: &'static str, fault: Fault) {
     assert_eq!(results(&log), ["answered"]);
 }
 
+/// This client takes the call, after what became of the others.
+async fn is_answered_in_the_end(scene: &Scene, caller: &str, leg: &str, others: &[&str]) {
+    scene.switch.answer(leg);
+    scene.until_state("talking").await;
+    let log = scene.end_with(caller).await;
+    assert_eq!(results(&log), [others, &["answered"]].concat());
+}
+
 #[tokio::test]
 async fn a_bridge_whose_answer_was_lost_is_looked_up() {
     is_answered_despite("create bridge", Fault::AnswerLost).await;
@@ -97,10 +105,7 @@ async fn a_leg_that_cannot_be_made_is_passed_over_at_once() {
     let (caller, leg) = scene.ringing().await;
     assert!(started.elapsed() < seconds(1), "{:?}", started.elapsed());
     assert!(leg.ends_with("-b2"), "{leg}");
-    scene.switch.answer(&leg);
-    scene.until_state("talking").await;
-    let log = scene.end_with(&caller).await;
-    assert_eq!(results(&log), ["unreachable", "answered"]);
+    is_answered_in_the_end(&scene, &caller, &leg, &["unreachable"]).await;
 }
 
 /// The leg was added, so the answer says, and died in that moment; nobody told.
@@ -111,10 +116,7 @@ async fn a_leg_that_died_as_it_was_added_is_passed_over() {
     let caller = scene.switch.call(NUMBER);
     let leg = scene.switch.dialled(1).await;
     assert!(leg.ends_with("-b2"), "{leg}");
-    scene.switch.answer(&leg);
-    scene.until_state("talking").await;
-    let log = scene.end_with(&caller).await;
-    assert_eq!(results(&log), ["unreachable", "answered"]);
+    is_answered_in_the_end(&scene, &caller, &leg, &["unreachable"]).await;
 }
 
 #[tokio::test]
@@ -160,10 +162,7 @@ async fn a_leg_whose_hang_up_got_lost_is_hung_up_again_before_the_next_is_dialle
     let (caller, first) = scene.ringing().await;
     let second = scene.switch.dialled(2).await;
     assert!(!scene.switch.is_there(&first), "before the next is dialled");
-    scene.switch.answer(&second);
-    scene.until_state("talking").await;
-    let log = scene.end_with(&caller).await;
-    assert_eq!(results(&log), ["no_answer", "answered"]);
+    is_answered_in_the_end(&scene, &caller, &second, &["no_answer"]).await;
 }
 
 #[tokio::test]

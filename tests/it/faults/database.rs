@@ -1,16 +1,19 @@
-//! The database is away for a minute, under load: no call is refused for it, the
-//! API says what is away, and afterwards every record is there, once.
+//! The database is away for a minute, or slow, under load: no call is refused or waits
+//! for it, the API says what is away, and afterwards every record is there, once.
 
 use std::time::{Duration, Instant};
 
+use chrono::TimeDelta;
 use sea_orm::sqlx::{self, Connection, SqliteConnection};
 use serde_json::{Value, json};
 
 use crate::support::callers::Plan;
 use crate::support::clients::{Manner, Phones};
 use crate::support::phone::Phone;
+use crate::support::ports::Ports;
 use crate::support::postgres::Postgres;
 use crate::support::production::with_asterisk;
+use crate::support::proxy::{Flow, Proxy};
 use crate::support::seller::Campaign;
 use crate::support::service::Service;
 use crate::support::wait::{eventually, seconds};
@@ -19,6 +22,10 @@ const NUMBER: &str = "+15550102001";
 const AWAY: Duration = seconds(60);
 /// Calls, two a second: from before the database is away until after it is back.
 const CALLS: u32 = 140;
+/// How long a slow database takes for each statement.
+const SLOW: Duration = seconds(2);
+/// With a client who answers after 50 ms.
+const AT_ONCE: TimeDelta = TimeDelta::milliseconds(1_000);
 /// How long the API may take to say that it can't.
 const PATIENCE: Duration = seconds(12);
 
@@ -30,15 +37,11 @@ struct Load {
 }
 
 impl Load {
-    async fn prepare(service: &Service) -> Self {
+    async fn prepare(service: &Service, calls: u32) -> Self {
         let client = Phones::start(service, Manner::answers_after(50)).await;
         let campaign = service.seller().await.campaign(service, NUMBER, "priority", 20).await;
         campaign.link(service.client(&client.contact()).await, json!({})).await;
-        Self {
-            client,
-            campaign,
-            plan: Plan { number: NUMBER, calls: CALLS, rate: 2, talk_ms: 1_500 },
-        }
+        Self { client, campaign, plan: Plan { number: NUMBER, calls, rate: 2, talk_ms: 1_500 } }
     }
 
     fn answered(&self) -> usize {
@@ -47,10 +50,11 @@ impl Load {
 
     /// Every call was answered, and is recorded once.
     async fn assert_recorded(&self, service: &Service) {
-        let logs = service.logs(CALLS as usize).await;
+        let calls = self.plan.calls;
+        let logs = service.logs(calls as usize).await;
         assert!(logs.iter().all(|log| log["callStatus"] == "ANSWERED"), "{logs:#?}");
         let link = &self.campaign.links().await[0];
-        assert_eq!((link.live(), link.total()), (0, u64::from(CALLS)));
+        assert_eq!((link.live(), link.total()), (0, u64::from(calls)));
         let (code, told) = service.verify_caps();
         assert!(code == 0 && told.contains("agrees"), "{code}: {told}");
         service.assert_clean().await;
@@ -86,7 +90,7 @@ async fn waiting(service: &Service) -> f64 {
 async fn sqlite_is_locked_for_a_minute_and_no_call_and_no_record_is_lost() {
     let mut service = Service::prepare_embedded();
     service.start_first().await;
-    let load = Load::prepare(&service).await;
+    let load = Load::prepare(&service, CALLS).await;
     let callers = load.plan.start(&service);
     eventually("calls are answered", seconds(10), async || (load.answered() >= 4).then_some(()))
         .await;
@@ -113,7 +117,7 @@ async fn postgresql_is_stopped_for_a_minute_and_no_call_and_no_record_is_lost() 
     let mut server = Postgres::start();
     let mut service = Service::prepare_on(&with_asterisk(server.url()).await).await;
     service.start_first().await;
-    let load = Load::prepare(&service).await;
+    let load = Load::prepare(&service, CALLS).await;
     let callers = load.plan.start(&service);
     eventually("calls are answered", seconds(10), async || (load.answered() >= 4).then_some(()))
         .await;
@@ -140,12 +144,48 @@ async fn postgresql_is_stopped_for_a_minute_and_no_call_and_no_record_is_lost() 
     load.assert_recorded(&service).await;
 }
 
+/// Both the service and Asterisk ask a PostgreSQL that needs two seconds for each statement.
+#[tokio::test]
+async fn postgresql_is_slow_and_no_call_waits_for_it() {
+    let server = Postgres::start();
+    let ports = Ports::claim();
+    let network = Proxy::start(ports.single(), server.port());
+    let url = with_asterisk(Postgres::url_at(network.port)).await;
+    let mut service = Service::prepare_on(&url).await;
+    service.start_first().await;
+    let load = Load::prepare(&service, 40).await;
+    let callers = load.plan.start(&service);
+    eventually("calls are answered", seconds(10), async || (load.answered() >= 4).then_some(()))
+        .await;
+
+    network.set(Flow::Slow(SLOW / 2));
+    let asked = Instant::now();
+    assert!(service.admin().is_readable("/api/admin/logs").await);
+    assert!(asked.elapsed() >= SLOW, "the API waits for the database: {:?}", asked.elapsed());
+    eventually("records wait", seconds(20), async || (waiting(&service).await > 5.0).then_some(()))
+        .await;
+    let trace = callers.finish(seconds(40)).await;
+    for call in trace.calls().values() {
+        let asked = call.when("an INVITE", |message| message.is_request("INVITE"));
+        let taken = call.when("an answer", |message| message.final_status() == Some(200));
+        assert!(taken - asked < AT_ONCE, "{}: {call:#?}", taken - asked);
+    }
+    assert!(waiting(&service).await > 0.0, "it was slow to the end");
+
+    network.set(Flow::Open);
+    eventually("nothing waits any more", seconds(40), async || {
+        (waiting(&service).await == 0.0).then_some(())
+    })
+    .await;
+    load.assert_recorded(&service).await;
+}
+
 #[tokio::test]
 async fn what_waits_for_the_database_outlives_a_killed_service() {
     let mut server = Postgres::start();
     let mut service = Service::prepare_on(&with_asterisk(server.url()).await).await;
     service.start_first().await;
-    let load = Load::prepare(&service).await;
+    let load = Load::prepare(&service, CALLS).await;
     let one_call = async || {
         let mut caller = Phone::call(&service, NUMBER).await;
         assert_eq!(caller.answer().await, 200);

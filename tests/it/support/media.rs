@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::service::Service;
 
-pub const PACKET: Duration = Duration::from_millis(20);
+const PACKET: Duration = Duration::from_millis(20);
 /// The call that goes past Asterisk.
 const CONTROL: u32 = 0;
 const HEADER: usize = 12;
@@ -44,17 +44,23 @@ struct Line {
 }
 
 /// What was heard at one end.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Ear {
     last: Option<Instant>,
     pub packets: u32,
-    /// The longest silence between two packets, and when it was over.
-    pub longest: Duration,
-    pub longest_until: Option<Instant>,
+    /// Longer than it takes until a packet is missed.
+    silences: Vec<Silence>,
+}
+
+/// Nothing came between these two packets.
+#[derive(Clone, Copy, Debug)]
+struct Silence {
+    from: Instant,
+    until: Instant,
 }
 
 /// What became of one call's audio.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Heard {
     pub sent: u32,
     pub caller: Ear,
@@ -121,14 +127,12 @@ impl Media {
     pub fn heard(&self, call: u32) -> Heard {
         let lines = self.lines.lock().unwrap();
         let line = &lines[&call];
-        Heard { sent: line.sent, caller: line.caller, client: line.client }
+        Heard { sent: line.sent, caller: line.caller.clone(), client: line.client.clone() }
     }
 
-    /// What was heard of the call past Asterisk, from here on anew.
+    /// What was heard of the call past Asterisk.
     pub fn control(&self) -> Heard {
-        let heard = self.hush(CONTROL);
-        self.talk(CONTROL, self.client_port);
-        heard
+        self.heard(CONTROL)
     }
 }
 
@@ -143,21 +147,47 @@ impl Drop for Media {
 
 impl Ear {
     fn hear(&mut self, at: Instant) {
-        if let Some(last) = self.last.replace(at) {
-            let silence = at - last;
-            if silence > self.longest {
-                self.longest = silence;
-                self.longest_until = Some(at);
-            }
+        if let Some(last) = self.last.replace(at)
+            && at - last > PACKET * 2
+        {
+            self.silences.push(Silence { from: last, until: at });
         }
         self.packets += 1;
     }
 }
 
 impl Heard {
-    /// The longest silence at either end.
+    /// The longest silence at either end; none that was long enough to miss anything is zero.
     pub fn longest(&self) -> Duration {
-        self.caller.longest.max(self.client.longest)
+        self.silences().map(Silence::length).max().unwrap_or_default()
+    }
+
+    /// The longest that was over after `since`, without what the call past Asterisk missed
+    /// at those very moments: that was this machine's doing.
+    pub fn longest_beside(&self, control: &Self, since: Instant) -> Duration {
+        let own = |silence: &Silence| silence.length().saturating_sub(control.missed_in(silence));
+        let late = self.silences().filter(|silence| silence.until > since);
+        late.map(own).max().unwrap_or_default()
+    }
+
+    /// How long nothing came that was due, within a silence of another's.
+    fn missed_in(&self, other: &Silence) -> Duration {
+        let shared = |own: &Silence| {
+            let (from, until) = (own.from.max(other.from), own.until.min(other.until));
+            until.saturating_duration_since(from).saturating_sub(PACKET)
+        };
+        let at = |ear: &Ear| ear.silences.iter().map(shared).sum::<Duration>();
+        at(&self.caller).max(at(&self.client))
+    }
+
+    fn silences(&self) -> impl Iterator<Item = &Silence> {
+        self.caller.silences.iter().chain(&self.client.silences)
+    }
+}
+
+impl Silence {
+    fn length(&self) -> Duration {
+        self.until - self.from
     }
 }
 

@@ -71,7 +71,16 @@ impl Postgres {
     }
 
     pub fn url(&self) -> String {
-        format!("postgres://capconduit@127.0.0.1:{}/postgres", self.port)
+        Self::url_at(self.port)
+    }
+
+    /// The same, by way of another port.
+    pub fn url_at(port: u16) -> String {
+        format!("postgres://capconduit@127.0.0.1:{port}/postgres")
+    }
+
+    pub const fn port(&self) -> u16 {
+        self.port
     }
 }
 

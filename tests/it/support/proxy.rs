@@ -1,6 +1,7 @@
-//! A network between the service and its Asterisk that can be broken in two ways.
+//! A network between the service and what it stands on, which can be broken and slow.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -15,6 +16,8 @@ pub enum Flow {
     Cut,
     /// They stay open, and nothing passes: half-open ones look like this.
     Stalled,
+    /// Everything takes this long, in each direction.
+    Slow(Duration),
 }
 
 /// Listens on one port of loopback and hands on to another, in a thread of its own, so
@@ -88,6 +91,7 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut flow: watch::
         let Ok(read @ 1..) = read else { return };
         match flow.wait_for(|flow| *flow != Flow::Stalled).await.map(|flow| *flow) {
             Ok(Flow::Open) => {}
+            Ok(Flow::Slow(by)) => tokio::time::sleep(by).await,
             _ => return,
         }
         if to.write_all(&buffer[..read]).await.is_err() {
