@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use crate::support::api::{PASSWORD, Person, TestApi, campaign, client, link};
 
 /// Operations that write nothing although they have a body.
-const QUESTIONS: &[&str] = &["/api/admin/routing/simulate", "/api/seller/routing/simulate"];
+const QUESTIONS: &[&str] =
+    &["/api/admin/routing/simulate", "/api/seller/routing/simulate", "/api/admin/routing/replay"];
 
 /// Every write of both documents, as `PUT /api/admin/users/{id}`.
 fn documented_writes() -> BTreeSet<String> {
