@@ -18,7 +18,7 @@ use crate::store;
 
 #[derive(Args, Debug)]
 pub struct Explain {
-    /// The call's id, as call logs, live calls and log lines have it (`callId`, `call.id`).
+    /// The call's id, as call logs, live calls and log lines have it (`callId`; `call{id=...}` in the log).
     call_id: String,
     /// Print it as JSON.
     #[arg(long)]
