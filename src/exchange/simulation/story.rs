@@ -124,7 +124,8 @@ impl Story {
             return;
         };
         if both > hidden.from {
-            hidden.until = Some(both);
+            // The answer is on its way, and what happens meanwhile may overtake it.
+            hidden.until = Some(both + UNDER_WAY_MS);
             if !hears {
                 self.hide(both);
             }
