@@ -230,9 +230,7 @@ pub async fn replay(
         store::past::between(db, from, to, MOST_CALLS).await.map_err(|err| match err {
             Unread::TooMany => refused(
                 "to",
-                format!(
-                    "there are more than {MOST_CALLS} calls in that time: choose a shorter one"
-                ),
+                format!("must be earlier: more than {MOST_CALLS} calls came in that time"),
             ),
             Unread::Database(err) => err.into(),
         })?;

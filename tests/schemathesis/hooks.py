@@ -87,7 +87,7 @@ RULES = {
     "pjsip.endpoint.aors": r"must be the id of pjsip.aor, .*",
     "pjsip.endpoint.auth": AUTH,
     "pjsip.endpoint.outboundAuth": AUTH,
-    "to": r"must be after from|must be at most 31 days after from",
+    "to": r"must be after from|must be at most 31 days after from|must be earlier: .*",
     "patch.campaigns": r"would give .* two active campaigns",
     "patch.campaigns.id": UNKNOWN,
     "patch.links.id": UNKNOWN,
