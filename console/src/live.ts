@@ -26,6 +26,8 @@ export const connection = signal<Connection>({ is: "connecting" });
 /** The service sends a heartbeat every 15 seconds. */
 const SILENCE_MS = 40_000;
 const RETRY_MS = 2_000;
+/** What comes within this time is drawn at once: the end of a thousand calls is no thousand drawings. */
+const TOGETHER_MS = 50;
 
 type LiveEvent =
   | { type: "snapshot"; calls: LiveCall[] }
@@ -34,7 +36,7 @@ type LiveEvent =
   | { type: "resync" }
   | { type: "heartbeat" };
 
-/** `changed` is called after each change; `refused` when the service doesn't let us in. */
+/** `changed` is called after changes, once for each kind; `refused` when the service doesn't let us in. */
 export const follow = (
   path: string,
   changed: (what: LiveEvent["type"]) => void,
@@ -43,6 +45,9 @@ export const follow = (
   let source: EventSource;
   let heard = Date.now();
   let retry: ReturnType<typeof setTimeout> | undefined;
+  let settling: ReturnType<typeof setTimeout> | undefined;
+  /** Heard, and not shown yet. */
+  let told: LiveEvent[] = [];
   connection.value = { is: "connecting" };
 
   const lost = (): void => {
@@ -50,9 +55,15 @@ export const follow = (
   };
   const take = (event: MessageEvent<string>): void => {
     heard = Date.now();
-    const told = JSON.parse(event.data) as LiveEvent;
-    calls.value = after(calls.peek(), told);
-    changed(told.type);
+    told.push(JSON.parse(event.data) as LiveEvent);
+    settling ??= setTimeout(settle, TOGETHER_MS);
+  };
+  const settle = (): void => {
+    settling = undefined;
+    const events = told;
+    told = [];
+    calls.value = events.reduce(after, new Map(calls.peek()));
+    for (const what of new Set(events.map((event) => event.type))) changed(what);
   };
   const open = (): void => {
     clearTimeout(retry);
@@ -87,27 +98,24 @@ export const follow = (
     stop() {
       clearInterval(watch);
       clearTimeout(retry);
+      clearTimeout(settling);
       source.close();
       calls.value = new Map();
     },
   };
 };
 
-const after = (
-  before: ReadonlyMap<string, LiveCall>,
-  event: LiveEvent,
-): ReadonlyMap<string, LiveCall> => {
+/** `calls` after this; a map of its own, which is changed. */
+const after = (calls: Map<string, LiveCall>, event: LiveEvent): Map<string, LiveCall> => {
   switch (event.type) {
     case "snapshot":
       return new Map(event.calls.map((call) => [call.callId, call]));
     case "call":
-      return new Map(before).set(event.call.callId, event.call);
-    case "gone": {
-      const rest = new Map(before);
-      rest.delete(event.callId);
-      return rest;
-    }
+      return calls.set(event.call.callId, event.call);
+    case "gone":
+      calls.delete(event.callId);
+      return calls;
     default:
-      return before;
+      return calls;
   }
 };
