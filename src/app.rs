@@ -73,8 +73,13 @@ impl App {
         let in_database =
             |source| StartError::Database { url: without_password(&config.database.url), source };
         debug!("opening the database");
-        let db = crate::db::connect(&config.database.url).await.map_err(in_database)?;
+        let mut db = crate::db::connect(&config.database.url).await.map_err(in_database)?;
         crate::db::migrate(&db).await.map_err(in_database)?;
+        let metrics = Arc::new(Metrics::default());
+        db.set_metric_callback({
+            let metrics = metrics.clone();
+            move |asked| metrics.database_asked(&asked.statement.sql, asked.elapsed)
+        });
 
         debug!("binding the HTTP ports");
         let listener = listen("http.address", &config.http.address).await?;
@@ -82,7 +87,6 @@ impl App {
             Some(address) => Some(listen("metrics.address", address).await?),
             None => None,
         };
-        let metrics = Arc::new(Metrics::default());
 
         debug!("opening the journal and the ledger");
         let stop_ledger = CancellationToken::new();

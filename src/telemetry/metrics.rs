@@ -82,6 +82,7 @@ pub struct Metrics {
     overloads: Counter,
     journal_writes: Histogram,
     journal_failures: Counter,
+    database: Timings,
     live_calls: Family<Labels<1>, Gauge>,
     holds: Gauge,
     journal_depth: Gauge<u64, AtomicU64>,
@@ -188,6 +189,11 @@ impl Default for Metrics {
             "What the database needs for a batch of records",
             steps(),
         );
+        let database = timings.timing(
+            "database",
+            "What the database needs for a statement",
+            Timings::new_with_constructor(steps),
+        );
 
         let metrics = Self {
             registry,
@@ -208,6 +214,7 @@ impl Default for Metrics {
             overloads,
             journal_writes,
             journal_failures,
+            database,
             live_calls,
             holds,
             journal_depth,
@@ -345,6 +352,12 @@ impl Metrics {
     pub fn journal_damaged(&self, files: u64) {
         self.journal_damaged.inc_by(files);
     }
+
+    // --- database ---
+
+    pub fn database_asked(&self, sql: &str, took: Duration) {
+        self.database.get_or_create(&[("operation", operation(sql))]).observe(took.as_secs_f64());
+    }
 }
 
 impl Drift {
@@ -409,6 +422,13 @@ impl Register<'_> {
 
 fn outcome_labels(outcome: Outcome) -> Labels<2> {
     [("status", outcome.status.as_str()), ("reason", outcome.reason.as_str())]
+}
+
+/// What a statement does, by its first word.
+fn operation(sql: &str) -> &'static str {
+    let first = sql.split_whitespace().next().unwrap_or_default();
+    let known = ["select", "insert", "update", "delete"];
+    known.into_iter().find(|word| word.eq_ignore_ascii_case(first)).unwrap_or("other")
 }
 
 fn steps() -> Histogram {

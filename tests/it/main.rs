@@ -15,6 +15,7 @@ mod endurance;
 mod explain;
 mod faults;
 mod generated;
+mod monitoring;
 mod postgres;
 mod production;
 mod scenarios;

@@ -89,6 +89,10 @@ async fn the_figures_say_what_became_of_real_calls() {
     assert!(found.known("capconduit_ari_event_lag_seconds_count") > 10.0);
     assert!(found.known("capconduit_journal_write_seconds_count") >= 1.0);
     assert_eq!(found.known("capconduit_journal_write_failures_total"), 0.0);
+    for operation in ["select", "insert"] {
+        let key = format!("capconduit_database_seconds_count{{operation=\"{operation}\"}}");
+        assert!(found.known(&key) >= 1.0);
+    }
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(found.known(&format!("capconduit_build_info{{version=\"{version}\"}}")), 1.0);
     assert!(found.known("process_resident_memory_bytes") > 1e6);

@@ -16,7 +16,7 @@ mod network;
 mod newcomer;
 mod races;
 mod replaced;
-mod scene;
+pub mod scene;
 mod socket;
 mod switch_restarts;
 mod trouble;

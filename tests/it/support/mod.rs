@@ -19,6 +19,7 @@ pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod production;
+pub mod promql;
 pub mod proxy;
 pub mod redis;
 pub mod scripted;
