@@ -11,6 +11,7 @@ mod console;
 mod dids;
 mod documents;
 mod follow;
+mod foreign;
 mod input;
 mod internal;
 mod live;
