@@ -7,6 +7,7 @@ mod api;
 mod calls;
 mod capacity;
 mod console;
+mod crowd;
 mod database;
 mod demo;
 mod documented;

@@ -8,13 +8,11 @@ use capconduit::live::{LiveCall, LiveState, REMEMBERED};
 use capconduit_entity::{Role, UserStatus, user};
 use sea_orm::{ActiveModelTrait, Set};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::live::{call, client};
-use crate::support::api::TestApi;
-use crate::support::events::Event;
+use crate::support::api::{Person, TestApi};
+use crate::support::events::{Event, Stalled};
 use crate::support::wait::{eventually, ms, seconds};
 
 const ADMIN: &str = "/api/admin/live/events";
@@ -232,42 +230,10 @@ async fn streams_are_limited_per_user_and_in_all() {
     boss.follow(ADMIN).await.news().await;
 }
 
-/// A reader who may take nothing of what it is sent.
-struct Stalled {
-    socket: TcpStream,
-    text: String,
-}
-
-impl Stalled {
-    async fn open(api: &TestApi, token: &str) -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4_096).unwrap();
-        let address = api.base.strip_prefix("http://").unwrap();
-        let mut socket = socket.connect(address.parse().unwrap()).await.unwrap();
-        let request = format!(
-            "GET {ADMIN} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n\r\n"
-        );
-        socket.write_all(request.as_bytes()).await.unwrap();
-        let mut reader = Self { socket, text: String::new() };
-        reader.read_until("event: snapshot").await;
-        reader
-    }
-
-    /// Reads until this has come; what came after what was looked for last.
-    async fn read_until(&mut self, what: &str) {
-        let mut buffer = vec![0; 65_536];
-        let found = async {
-            while !self.text.contains(what) {
-                let read = self.socket.read(&mut buffer).await.unwrap();
-                assert!(read > 0, "the stream ended before {what}");
-                // What was cut off from the text may have been its beginning.
-                let keep = self.text.len().saturating_sub(200);
-                self.text.drain(..keep);
-                self.text.push_str(&String::from_utf8_lossy(&buffer[..read]));
-            }
-        };
-        timeout(seconds(20), found).await.expect(what);
-    }
+/// A reader of all calls who has read the beginning of the snapshot, and stops there.
+async fn stall(api: &TestApi, person: &Person) -> Stalled {
+    let address = api.base.strip_prefix("http://").unwrap();
+    Stalled::open(address, ADMIN, &format!("token of {}", person.name)).await
 }
 
 /// What this process has in memory, in bytes.
@@ -282,7 +248,7 @@ async fn a_stalled_reader_is_told_to_resync_and_costs_no_memory() {
     let staff = api.script("staff", Role::Staff).await;
     let mut stalled = Vec::new();
     for _ in 0..20 {
-        stalled.push(Stalled::open(&api, &format!("token of {}", staff.name)).await);
+        stalled.push(stall(&api, &staff).await);
     }
     let call = LiveCall { client: Some(client(3)), ..call(1) };
     let (before, began) = (resident_bytes(), Instant::now());
@@ -311,7 +277,7 @@ async fn a_stop_ends_all_streams_at_once_and_stalled_ones_too() {
     let staff = api.script("staff", Role::Staff).await;
     let mut reads = staff.follow(ADMIN).await;
     reads.news().await;
-    let _stalled = Stalled::open(&api, &format!("token of {}", staff.name)).await;
+    let _stalled = stall(&api, &staff).await;
     for _ in 0..60_000 {
         api.backend.live.put(call(1));
         tokio::task::yield_now().await;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use reqwest::{RequestBuilder, Response};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::wait::seconds;
@@ -103,5 +105,43 @@ impl Event {
     pub fn calls(&self) -> &[Value] {
         assert_eq!(self.name, "snapshot", "{self:?}");
         self.data["calls"].as_array().unwrap()
+    }
+}
+
+/// A reader who may take nothing of what it is sent.
+pub struct Stalled {
+    socket: TcpStream,
+    text: String,
+}
+
+impl Stalled {
+    /// Reads until the snapshot begins.
+    pub async fn open(address: &str, path: &str, token: &str) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        let mut socket = socket.connect(address.parse().unwrap()).await.unwrap();
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n\r\n"
+        );
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut reader = Self { socket, text: String::new() };
+        reader.read_until("event: snapshot").await;
+        reader
+    }
+
+    /// Reads until this has come; what came after what was looked for last.
+    pub async fn read_until(&mut self, what: &str) {
+        let mut buffer = vec![0; 65_536];
+        let found = async {
+            while !self.text.contains(what) {
+                let read = self.socket.read(&mut buffer).await.unwrap();
+                assert!(read > 0, "the stream ended before {what}");
+                // What was cut off from the text may have been its beginning.
+                let keep = self.text.len().saturating_sub(200);
+                self.text.drain(..keep);
+                self.text.push_str(&String::from_utf8_lossy(&buffer[..read]));
+            }
+        };
+        timeout(seconds(20), found).await.expect(what);
     }
 }

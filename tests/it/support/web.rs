@@ -50,6 +50,14 @@ impl Web {
         Events::open(request.header("last-event-id", last_event_id)).await
     }
 
+    /// An answer that is read as it comes.
+    pub async fn open(&self, path: &str) -> reqwest::Response {
+        let request = self.http.get(format!("{}{path}", self.base)).bearer_auth(&self.token);
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        answer
+    }
+
     pub async fn post(&self, path: &str, body: Value) -> Value {
         self.ask(Method::POST, path, Some(body)).await
     }
