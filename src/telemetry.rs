@@ -15,10 +15,12 @@ use crate::ids::CallId;
 
 pub use metrics::{AriFailure, Drift, Metrics, Moment};
 
+/// The target of calls' spans.
+const CALL: &str = "call";
+
 /// What is said for one call is said in its span: every line of it carries its id.
 pub fn call_span(call: CallId) -> Span {
-    // Of the highest level, so that no filter takes the id from the lines that pass it.
-    tracing::error_span!(parent: None, "call", id = %call)
+    tracing::error_span!(target: CALL, parent: None, "call", id = %call)
 }
 
 /// Where log lines go.
@@ -32,6 +34,11 @@ pub enum Destination {
 /// Starts logging. Later calls do nothing.
 pub fn start(settings: &LogSettings, destination: Destination) {
     let filter = EnvFilter::try_new(&settings.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    // No filter takes the id from the lines that pass it.
+    let filter = match format!("{CALL}=error").parse() {
+        Ok(spans) => filter.add_directive(spans),
+        Err(_) => filter,
+    };
     let to_terminal = matches!(destination, Destination::Stderr) && std::io::stderr().is_terminal();
     let json = match settings.format {
         LogFormat::Json => true,
