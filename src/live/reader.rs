@@ -28,10 +28,9 @@ pub struct Position {
 pub struct Forgotten;
 
 impl Reader {
-    /// Every live call, oldest first, and a reader of what follows.
-    pub fn from_now(live: Arc<Live>) -> (Vec<Arc<LiveCall>>, Self) {
-        let mut reader = Self { seen: 0, bell: live.newest.subscribe(), live };
-        (reader.start_anew(), reader)
+    /// Somebody who has to [start anew](Self::start_anew) first.
+    pub fn new(live: Arc<Live>) -> Self {
+        Self { seen: 0, bell: live.newest.subscribe(), live }
     }
 
     /// Goes on where someone stopped; none if what was missed is forgotten, or
@@ -109,6 +108,11 @@ impl fmt::Display for Position {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn from_now(live: Arc<Live>) -> (Vec<Arc<LiveCall>>, Reader) {
+        let mut reader = Reader::new(live);
+        (reader.start_anew(), reader)
+    }
     use crate::clock;
     use crate::ids::CallId;
     use crate::live::{LiveState, REMEMBERED};
@@ -138,7 +142,7 @@ mod tests {
         let live = Arc::new(Live::new(7));
         let id = clock::new_call_id();
         live.put(call(id, LiveState::Routing));
-        let (snapshot, mut reader) = Reader::from_now(live.clone());
+        let (snapshot, mut reader) = from_now(live.clone());
         assert_eq!(snapshot.len(), 1);
         live.put(call(id, LiveState::Ringing));
         live.remove(id);
@@ -153,7 +157,7 @@ mod tests {
     #[test]
     fn who_comes_back_goes_on_where_they_stopped() {
         let live = Arc::new(Live::new(7));
-        let (_, mut reader) = Reader::from_now(live.clone());
+        let (_, mut reader) = from_now(live.clone());
         for _ in 0..5 {
             live.put(call(clock::new_call_id(), LiveState::Routing));
         }
@@ -183,7 +187,7 @@ mod tests {
     #[test]
     fn what_is_too_old_is_forgotten_and_memory_stays_bounded() {
         let live = Arc::new(Live::new(7));
-        let (_, mut slow) = Reader::from_now(live.clone());
+        let (_, mut slow) = from_now(live.clone());
         let id = clock::new_call_id();
         for _ in 0..REMEMBERED {
             live.put(call(id, LiveState::Routing));

@@ -31,6 +31,8 @@ struct Follower<K> {
     caller: Caller<K>,
     wanted: Wanted,
     reader: Reader,
+    /// A snapshot comes next.
+    starts_anew: bool,
     /// To be sent, in order.
     waiting: VecDeque<Event>,
     /// When the reader's right to read is looked at again.
@@ -58,19 +60,12 @@ pub fn open<K: Kind>(
     let resumed = position
         .and_then(|LastEventId(position)| position)
         .and_then(|position| Reader::from_position(live, position));
-    let (calls, reader) = match resumed {
-        Some(reader) => (None, reader),
-        None => {
-            let (calls, reader) = Reader::from_now(live.clone());
-            (Some(calls), reader)
-        }
-    };
+    let starts_anew = resumed.is_none();
+    let reader = resumed.unwrap_or_else(|| Reader::new(live.clone()));
     let next_check = Instant::now() + caller.backend.streams.settings.heartbeat;
     let waiting = VecDeque::from([Event::retry(RETRY_MS)]);
-    let mut follower = Follower { caller, wanted, reader, waiting, next_check, _place: place };
-    if let Some(calls) = calls {
-        follower.tell_all(calls);
-    }
+    let follower =
+        Follower { caller, wanted, reader, starts_anew, waiting, next_check, _place: place };
     let events = stream::unfold(follower, async |mut follower| {
         let event = follower.next().await?;
         Some((event, follower))
@@ -92,6 +87,13 @@ impl<K: Kind> Follower<K> {
             }
             if let Some(event) = self.waiting.pop_front() {
                 return Some(event);
+            }
+            if self.starts_anew {
+                tokio::select! {
+                    told = self.tell_all() => told?,
+                    () = stop.cancelled() => return None,
+                }
+                continue;
             }
             match self.reader.take(BATCH) {
                 Err(_) => self.resync(),
@@ -130,14 +132,24 @@ impl<K: Kind> Follower<K> {
 
     fn resync(&mut self) {
         self.waiting.push_back(LiveEvent::resync(clock::now()).event());
-        let calls = self.reader.start_anew();
-        self.tell_all(calls);
+        self.starts_anew = true;
     }
 
-    fn tell_all(&mut self, mut calls: Vec<Arc<LiveCall>>) {
-        calls.retain(|call| self.wanted.admits(call));
-        let event = LiveEvent::snapshot(&calls, self.callers()).event();
+    /// Tells of every call; none where that failed, and the reader has to come back.
+    async fn tell_all(&mut self) -> Option<()> {
+        let backend = self.caller.backend.clone();
+        // It is never closed.
+        let _turn = backend.streams.snapshots.acquire().await;
+        let (wanted, callers) = (self.wanted, self.callers());
+        let mut calls = self.reader.start_anew();
+        let written = tokio::task::spawn_blocking(move || {
+            calls.retain(|call| wanted.admits(call));
+            LiveEvent::snapshot(&calls, callers).event()
+        });
+        let event = written.await.ok()?;
         self.waiting.push_back(event.id(self.reader.position().to_string()));
+        self.starts_anew = false;
+        Some(())
     }
 
     /// What this reader is told of a change.

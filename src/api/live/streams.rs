@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Backend;
@@ -29,6 +30,10 @@ pub struct Streams {
     pub stop: CancellationToken,
     /// How many each user has open.
     open: Mutex<HashMap<i64, usize>>,
+    /// The right to write a snapshot. Hundreds may come back at the same moment, and each
+    /// needs one of thousands of calls: written one after the other, they take no time from
+    /// calls.
+    pub snapshots: Semaphore,
 }
 
 /// A stream's place among those that may be open.
@@ -51,7 +56,7 @@ impl Default for Streams {
 
 impl Streams {
     pub fn new(settings: StreamSettings, stop: CancellationToken) -> Self {
-        Self { settings, stop, open: Mutex::default() }
+        Self { settings, stop, open: Mutex::default(), snapshots: Semaphore::new(1) }
     }
 
     /// How many are open.
