@@ -233,7 +233,7 @@ async fn streams_are_limited_per_user_and_in_all() {
 /// A reader of all calls who has read the beginning of the snapshot, and stops there.
 async fn stall(api: &TestApi, person: &Person) -> Stalled {
     let address = api.base.strip_prefix("http://").unwrap();
-    Stalled::open(address, ADMIN, &format!("token of {}", person.name)).await
+    Stalled::open(address, ADMIN, &format!("token of {}", person.name), 4_096).await
 }
 
 /// What this process has in memory, in bytes.

@@ -115,10 +115,10 @@ pub struct Stalled {
 }
 
 impl Stalled {
-    /// Reads until the snapshot begins.
-    pub async fn open(address: &str, path: &str, token: &str) -> Self {
+    /// Reads until the snapshot begins. Its host takes so many bytes for it, and no more.
+    pub async fn open(address: &str, path: &str, token: &str, taken: u32) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4_096).unwrap();
+        socket.set_recv_buffer_size(taken).unwrap();
         let mut socket = socket.connect(address.parse().unwrap()).await.unwrap();
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n\r\n"
@@ -131,17 +131,22 @@ impl Stalled {
 
     /// Reads until this has come; what came after what was looked for last.
     pub async fn read_until(&mut self, what: &str) {
+        self.read_until_one_of(&[what]).await;
+    }
+
+    /// Reads until one of these has come.
+    pub async fn read_until_one_of(&mut self, wanted: &[&str]) {
         let mut buffer = vec![0; 65_536];
         let found = async {
-            while !self.text.contains(what) {
+            while !wanted.iter().any(|what| self.text.contains(what)) {
                 let read = self.socket.read(&mut buffer).await.unwrap();
-                assert!(read > 0, "the stream ended before {what}");
+                assert!(read > 0, "the stream ended before {wanted:?}");
                 // What was cut off from the text may have been its beginning.
                 let keep = self.text.len().saturating_sub(200);
                 self.text.drain(..keep);
                 self.text.push_str(&String::from_utf8_lossy(&buffer[..read]));
             }
         };
-        timeout(seconds(20), found).await.expect(what);
+        timeout(seconds(20), found).await.unwrap_or_else(|_| panic!("{wanted:?} never came"));
     }
 }
