@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use capconduit::capacity::Caps;
-use capconduit::ids::{CampaignId, ClientId, LinkId, SellerId};
+use capconduit::ids::{CallId, CampaignId, ClientId, LinkId, SellerId};
 use capconduit::routing::{Client, Link, strategy};
 use capconduit_entity::{Status, Strategy};
 use serde_json::{Value, json};
@@ -35,8 +35,9 @@ impl Service {
         let mut logs = Vec::new();
         for log in items(&self.admin().get(&path).await) {
             let log = self.log_in_full(log).await;
-            // Not one of a call that was handled outside.
-            if !log["trace"]["links"].is_null() {
+            // Not one of a call that the dialplan led.
+            let call = CallId::parse(log["callId"].as_str().unwrap()).unwrap();
+            if !call.is_of_channel() {
                 logs.push(log);
             }
         }
@@ -189,8 +190,8 @@ fn cap(refused: &Value) -> String {
         Some(other) => other,
     };
     match refused["scope"].as_str().unwrap() {
-        "link" => format!("{window}_cap"),
-        scope => format!("{scope}_{window}_cap"),
+        scope if scope != "link" && window == "concurrency" => format!("{scope}_concurrency_cap"),
+        _ => format!("{window}_cap"),
     }
 }
 
