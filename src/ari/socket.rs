@@ -113,6 +113,8 @@ impl Socket {
     /// Runs until cancelled, or until another instance takes the application's name.
     pub async fn run(self) {
         let mut backoff = BACKOFF_FIRST;
+        // A connection that we gave up may yet arrive at Asterisk, and take our name.
+        let mut gave_up = false;
         let mut started = None;
         loop {
             let begun = Instant::now();
@@ -120,8 +122,12 @@ impl Socket {
             if let Some(heard) = heard {
                 self.tell(Signal::Down { heard }).await;
             }
+            let gives_up = matches!(ended, Ended::ConnectTimeout | Ended::Silent);
             match ended {
                 Ended::Cancelled => return,
+                Ended::Replaced if std::mem::take(&mut gave_up) => {
+                    warn!("a connection that was given up has come late: connecting once more");
+                }
                 Ended::Replaced => {
                     error!(
                         "another instance uses the ARI application's name: this one takes no \
@@ -135,7 +141,9 @@ impl Socket {
             }
             if heard.is_some() && begun.elapsed() >= STABLE {
                 backoff = BACKOFF_FIRST;
+                gave_up = false;
             }
+            gave_up |= gives_up;
             let jitter = rand::rng().random_range(0.5..1.5);
             tokio::select! {
                 () = tokio::time::sleep(backoff.mul_f64(jitter)) => {}

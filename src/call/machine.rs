@@ -94,6 +94,8 @@ pub struct Machine {
     leg: Option<Leg>,
     /// The ledger's answer is outstanding.
     reserving: bool,
+    /// The next client is to be asked as soon as events flow.
+    awaits_events: bool,
     /// The answered attempt's unit of volume is used.
     settled: bool,
     /// One that an audit found last, and that the call has given up on.
@@ -139,6 +141,7 @@ impl Machine {
             caller: Caller::Waiting,
             leg: None,
             reserving: false,
+            awaits_events: false,
             settled: false,
             stray: None,
             bridge: false,
@@ -252,6 +255,9 @@ impl Machine {
                 self.found = Found::default();
                 self.blind = false;
                 self.recheck();
+                if std::mem::take(&mut self.awaits_events) && self.state == State::Routing {
+                    self.next(at);
+                }
             }
             Input::SwitchRestarted => self.on_switch_restarted(at),
             Input::Unseen { since } => {

@@ -105,6 +105,12 @@ impl Machine {
             self.rebridge = true;
         }
         match self.offer().map(Offer::later_turn) {
+            // A leg that is made while nobody hears of it ends at once.
+            Some(_) if !self.left.is_empty() && self.blind => {
+                self.state = State::Routing;
+                self.awaits_events = true;
+                self.effects.push(Effect::Show(LiveState::Routing));
+            }
             Some(turn) if !self.left.is_empty() => self.reserve(at, turn),
             _ => self.nobody_left(at),
         }

@@ -642,8 +642,22 @@ fn a_call_that_an_earlier_run_left_between_two_clients_goes_on_with_the_next() {
     assert_eq!(adopt::standing(saved), None);
     let mut machine = adopt::machine((**saved).clone(), &snapshot, at);
     let effects = machine.handle(at, Input::Started);
-    assert!(matches!(effects[0], Effect::CheckCaller), "is there still a caller?");
-    assert_eq!(asked_for(&effects), Some(2));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::CheckCaller)));
+    assert_eq!(asked_for(&effects), None, "nobody would hear of its leg");
+    assert_eq!(asked_for(&machine.handle(at, Input::Recheck)), Some(2));
+}
+
+#[test]
+fn while_nothing_is_heard_no_other_client_is_asked() {
+    let mut machine = ringing();
+    let at = machine.record().started_at;
+    machine.handle(at, Input::Unseen { since: at });
+    machine.handle(at, Input::Timer(Timer::Ring(1)));
+    machine.handle(at, Input::LegDetached { attempt: 1, answered: false });
+    let gone = Input::LegGone { attempt: 1, cause: Some(19), sip: None };
+    assert_eq!(asked_for(&machine.handle(at, gone)), None);
+    assert_eq!(asked_for(&machine.handle(at, Input::Recheck)), Some(2));
+    assert_eq!(asked_for(&machine.handle(at, Input::Recheck)), None, "once");
 }
 
 #[test]
@@ -668,6 +682,13 @@ fn a_run_that_ends_before_it_hears_anything_leaves_to_the_next_since_when_nobody
     assert_eq!(third.record().end.unwrap().at, killed);
 }
 
+/// The same, and events flow.
+fn adopted_and_heard(died_after: chrono::TimeDelta) -> (Machine, Timestamp) {
+    let (mut machine, now) = adopted(died_after);
+    machine.handle(now, Input::Recheck);
+    (machine, now)
+}
+
 /// The link that is to be held next.
 fn asked_for(effects: &[Effect]) -> Option<i64> {
     effects.iter().find_map(|effect| match effect {
@@ -679,11 +700,11 @@ fn asked_for(effects: &[Effect]) -> Option<i64> {
 #[test]
 fn a_client_whom_an_earlier_run_died_before_dialling_is_dialled_after_all() {
     let soon = chrono::TimeDelta::milliseconds(100);
-    let (mut machine, now) = adopted(soon);
+    let (mut machine, now) = adopted_and_heard(soon);
     let effects = machine.handle(now, Input::LegGone { attempt: 1, cause: None, sip: None });
     assert_eq!(asked_for(&effects), Some(1));
 
-    let (mut machine, now) = adopted(soon);
+    let (mut machine, now) = adopted_and_heard(soon);
     let effects = machine.handle(now, Input::LegIdle { attempt: 1 });
     assert!(effects.iter().any(|effect| matches!(effect, Effect::HangUpLeg { attempt: 1, .. })));
     let effects = machine.handle(now, Input::LegGone { attempt: 1, cause: Some(16), sip: None });
@@ -708,16 +729,16 @@ fn one_whose_end_nobody_saw_may_have_been_answered() {
 
 #[test]
 fn one_who_had_been_dialled_is_not_dialled_twice() {
-    let (mut machine, now) = adopted(chrono::TimeDelta::seconds(4));
+    let (mut machine, now) = adopted_and_heard(chrono::TimeDelta::seconds(4));
     let effects = found_gone(&mut machine, now);
     assert_eq!(asked_for(&effects), Some(2), "it had its time");
 
-    let (mut machine, now) = adopted(chrono::TimeDelta::milliseconds(100));
+    let (mut machine, now) = adopted_and_heard(chrono::TimeDelta::milliseconds(100));
     machine.handle(now, Input::LegRinging { attempt: 1 });
     let effects = found_gone(&mut machine, now);
     assert_eq!(asked_for(&effects), Some(2), "it rang");
 
-    let (mut machine, now) = adopted(chrono::TimeDelta::milliseconds(100));
+    let (mut machine, now) = adopted_and_heard(chrono::TimeDelta::milliseconds(100));
     let effects =
         machine.handle(now, Input::LegGone { attempt: 1, cause: Some(17), sip: Some(486) });
     assert_eq!(asked_for(&effects), Some(2), "it was busy");
