@@ -271,10 +271,10 @@ async fn two_thousand_calls_and_two_hundred_readers_leave_each_other_in_peace() 
         crowd.hang_up(some);
     }
     let ended = Instant::now();
-    browser.see("text=No call is up.").await;
-    eprintln!("the page has seen all calls end after {:?}", ended.elapsed());
-    browser.assert_no_complaints().await;
     readers.have_seen_end(crowd.calls.len() - MEASURED).await;
+    browser.see("text=No call is up.").await;
+    eprintln!("readers and the page have seen all calls end after {:?}", ended.elapsed());
+    browser.assert_no_complaints().await;
     memory = memory.max(crowd.memory().await);
     eprintln!("memory: {memory_alone} bytes, with readers {memory} at most");
     assert!(memory < memory_alone + MEMORY, "{memory_alone} bytes alone, {memory} with readers");
