@@ -61,6 +61,7 @@ AUTH = r"must be the id of pjsip.auth, .*|names an auth, but there is no pjsip.a
 SELLERS = r"only sellers have caps"
 OTHER = r"must be that of the (link|campaign|DID), .*"
 CODECS = r"must be codecs separated by commas, .*"
+ZONE = r"must be the IANA name of a time zone, .*"
 UNKNOWN = r"is -?\d+: there is no such (campaign|link|client)"
 RULES = {
     "currentPassword": r"is wrong",
@@ -74,7 +75,7 @@ RULES = {
     "campaignId": OTHER,
     "didId": OTHER,
     "clientId": OTHER,
-    "timeZone": rf"must be the IANA name of a time zone, .*|{SELLERS}",
+    "timeZone": rf"{ZONE}|{SELLERS}",
     "maxConcurrency": SELLERS,
     "totalCallsAllowed": SELLERS,
     "hourlyCap": SELLERS,
@@ -89,6 +90,9 @@ RULES = {
     "pjsip.endpoint.outboundAuth": AUTH,
     "to": r"must be after from|must be at most 31 days after from|must be earlier: .*",
     "patch.campaigns": r"would give .* two active campaigns",
+    "patch.clients.timeZone": ZONE,
+    "patch.links.timeZone": ZONE,
+    "patch.campaigns.timeZone": ZONE,
     "patch.campaigns.id": UNKNOWN,
     "patch.links.id": UNKNOWN,
     "patch.clients.id": UNKNOWN,
