@@ -131,22 +131,42 @@ impl Stalled {
 
     /// Reads until this has come; what came after what was looked for last.
     pub async fn read_until(&mut self, what: &str) {
-        self.read_until_one_of(&[what]).await;
-    }
-
-    /// Reads until one of these has come.
-    pub async fn read_until_one_of(&mut self, wanted: &[&str]) {
-        let mut buffer = vec![0; 65_536];
         let found = async {
-            while !wanted.iter().any(|what| self.text.contains(what)) {
-                let read = self.socket.read(&mut buffer).await.unwrap();
-                assert!(read > 0, "the stream ended before {wanted:?}");
+            while !self.text.contains(what) {
                 // What was cut off from the text may have been its beginning.
                 let keep = self.text.len().saturating_sub(200);
                 self.text.drain(..keep);
-                self.text.push_str(&String::from_utf8_lossy(&buffer[..read]));
+                self.read_on(what).await;
             }
         };
-        timeout(seconds(20), found).await.unwrap_or_else(|_| panic!("{wanted:?} never came"));
+        timeout(PATIENCE, found).await.expect(what);
+    }
+
+    /// Reads to the end of the first event of which this is true; `what` names it.
+    pub async fn read_event(&mut self, what: &str, is_wanted: impl Fn(&str) -> bool) -> String {
+        let found = async {
+            loop {
+                let whole = self.text.rfind("\n\n").map_or(0, |end| end + 2);
+                let mut taken = 0;
+                let event = self.text[..whole].split_inclusive("\n\n").find(|event| {
+                    taken += event.len();
+                    is_wanted(event)
+                });
+                let event = event.map(str::to_owned);
+                self.text.drain(..taken);
+                if let Some(event) = event {
+                    return event;
+                }
+                self.read_on(what).await;
+            }
+        };
+        timeout(PATIENCE, found).await.expect(what)
+    }
+
+    async fn read_on(&mut self, what: &str) {
+        let mut buffer = vec![0; 65_536];
+        let read = self.socket.read(&mut buffer).await.unwrap();
+        assert!(read > 0, "the stream ended before {what}");
+        self.text.push_str(&String::from_utf8_lossy(&buffer[..read]));
     }
 }
