@@ -1,8 +1,8 @@
 //! Every link with all caps that its calls count in, and what is used of them
 //! now: what a console draws as bars.
 //!
-//! Of sellers' links, what others sold the client is left out: it isn't this
-//! seller's business.
+//! Of sellers' links, what others sold the client is left out: a seller learns that only
+//! where it refused a call of theirs.
 
 use std::collections::HashMap;
 

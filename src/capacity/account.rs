@@ -7,12 +7,14 @@
 //!
 //! The Lua scripts of the other store do the same, step by step.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use super::{Book, Correction, Scope, Slot, Stage, WindowKind, Windows};
 
-/// Slots older than this are in no window that anyone can ask for.
-pub(super) const SLOTS_KEPT: i32 = 45 * Slot::PER_DAY;
+/// Slots that are so much older than the newest are in no window of a call: a month, and as
+/// far back as a clock or a time zone may be set.
+const SLOTS_KEPT: i32 = 76 * Slot::PER_DAY;
 
 /// What is in use of one scope.
 #[derive(Debug, Default)]
@@ -22,10 +24,11 @@ pub(super) struct Account {
     /// Answered calls of all time.
     total: u32,
     used: BTreeMap<Slot, u32>,
+    newest: Option<Slot>,
     /// Calls of which it isn't known yet whether they will be answered: seldom more than two slots.
     open: Vec<(Slot, u32)>,
     /// What is used since a window's start; the windows asked for last. Total has none.
-    since: [Option<(Slot, u32)>; WindowKind::COUNT],
+    since: [Cell<Option<(Slot, u32)>>; WindowKind::COUNT],
 }
 
 /// What is in use of one window.
@@ -108,30 +111,26 @@ impl Account {
             _ => self.remove_open(slot),
         }
         if step.used > 0 {
+            self.forget_before(slot);
             self.add_used(slot, i64::from(step.used));
             self.total = self.total.saturating_add(step.used);
         }
     }
 
-    /// What is in use of a window, which is kept in mind.
-    pub(super) fn count(&mut self, kind: WindowKind, windows: &Windows) -> Count {
+    /// What is in use of a window; of one that is over, what was used since its start.
+    pub(super) fn count(&self, kind: WindowKind, windows: &Windows) -> Count {
         let start = Slot::of(windows.start(kind));
         let held = self.open.iter().filter(|(slot, _)| *slot >= start).map(|(_, n)| n).sum();
-        if kind == WindowKind::Total {
-            return Count { used: self.total, held };
-        }
-        let place = &mut self.since[kind.index()];
-        if let Some((known, used)) = *place
-            && known == start
-        {
-            return Count { used, held };
-        }
-        let used = self.used.range(start..).map(|(_, calls)| calls).sum();
-        *place = Some((start, used));
-        if kind == WindowKind::Month {
-            let kept_from = Slot(start.0.saturating_sub(SLOTS_KEPT));
-            self.used = self.used.split_off(&kept_from);
-        }
+        let place = &self.since[kind.index()];
+        let used = match place.get() {
+            _ if kind == WindowKind::Total => self.total,
+            Some((known, used)) if known == start => used,
+            _ => {
+                let used = self.used.range(start..).map(|(_, calls)| calls).sum();
+                place.set(Some((start, used)));
+                used
+            }
+        };
         Count { used, held }
     }
 
@@ -156,10 +155,19 @@ impl Account {
         } else {
             self.used.insert(slot, after);
         }
-        for (start, used) in self.since.iter_mut().flatten() {
+        self.newest = self.newest.max(Some(slot));
+        for (start, used) in self.since.iter_mut().filter_map(|place| place.get_mut().as_mut()) {
             if slot >= *start {
                 *used = used.saturating_sub(before).saturating_add(after);
             }
+        }
+    }
+
+    /// Once a day, with the first call that is used in it.
+    fn forget_before(&mut self, slot: Slot) {
+        let day = |slot: Slot| slot.0.div_euclid(Slot::PER_DAY);
+        if self.newest.is_some_and(|newest| day(newest) < day(slot)) {
+            self.used = self.used.split_off(&Slot(slot.0.saturating_sub(SLOTS_KEPT)));
         }
     }
 

@@ -89,7 +89,7 @@ impl State {
     }
 
     /// The answer to a request, and the candidate that it has to be taken for.
-    fn decide<'a>(&mut self, request: &'a Request) -> (Verdict, Option<&'a Candidate>) {
+    fn decide<'a>(&self, request: &'a Request) -> (Verdict, Option<&'a Candidate>) {
         match self.holds.get(&request.hold) {
             Some(Hold { kept: Kept::Closed, .. }) => return (Verdict::of(&[]), None),
             Some(hold) => {
@@ -127,12 +127,12 @@ impl State {
     /// The first cap of the candidate that has no room.
     ///
     /// Volume comes before concurrency: a full volume says more, since it lasts longer.
-    fn refusal(&mut self, candidate: &Candidate) -> Option<Refusal> {
+    fn refusal(&self, candidate: &Candidate) -> Option<Refusal> {
         let link = candidate.link;
         for claim in &candidate.claims {
             for kind in WindowKind::ALL {
                 let Some(limit) = claim.volume[kind.index()] else { continue };
-                let account = self.scopes.get_mut(&claim.scope);
+                let account = self.scopes.get(&claim.scope);
                 let Count { used, held } =
                     account.map(|account| account.count(kind, &claim.windows)).unwrap_or_default();
                 if used.saturating_add(held) >= limit {
@@ -210,8 +210,8 @@ impl State {
     }
 
     /// What is in use of one scope now.
-    pub fn usage(&mut self, scope: Scope, windows: &Windows) -> Usage {
-        let Some(account) = self.scopes.get_mut(&scope) else {
+    pub fn usage(&self, scope: Scope, windows: &Windows) -> Usage {
+        let Some(account) = self.scopes.get(&scope) else {
             return Usage::default();
         };
         let counts = WindowKind::ALL.map(|kind| account.count(kind, windows));

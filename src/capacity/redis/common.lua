@@ -28,9 +28,14 @@ local function encode(account)
   return struct.pack(format(#account), unpack(account))
 end
 
--- What was used in the slots from `start` on.
-local function used_since(slots_key, start, newest)
-  local sum, from = 0, start
+-- Sums up what was used in the account's windows at these places, each since its start.
+local function sum_up(account, slots_key, places)
+  local newest = account[3]
+  local from = newest + 1
+  for _, place in ipairs(places) do
+    account[place + 1] = 0
+    from = math.min(from, account[place])
+  end
   while from <= newest do
     local to = math.min(newest, from + 499)
     local names = {}
@@ -38,47 +43,49 @@ local function used_since(slots_key, start, newest)
       names[#names + 1] = slot
     end
     local counts = redis.call('HMGET', slots_key, unpack(names))
-    for i = 1, #counts do
+    for i = 1, #names do
       if counts[i] then
-        sum = sum + tonumber(counts[i])
+        for _, place in ipairs(places) do
+          if names[i] >= account[place] then
+            account[place + 1] = account[place + 1] + tonumber(counts[i])
+          end
+        end
       end
     end
     from = to + 1
-  end
-  return sum
-end
-
-local SLOTS_KEPT = 45 * 96
-
-local function forget_slots(slots_key, before)
-  local old = {}
-  for _, slot in ipairs(redis.call('HKEYS', slots_key)) do
-    if tonumber(slot) < before then
-      old[#old + 1] = slot
-    end
-  end
-  for from = 1, #old, 500 do
-    redis.call('HDEL', slots_key, unpack(old, from, math.min(#old, from + 499)))
   end
 end
 
 -- Makes the account's four windows those that start as asked. Whether one changed.
 local function roll(account, slots_key, hour, day, week, month)
-  if account[4] == hour and account[6] == day and account[8] == week and account[10] == month then
-    return false
-  end
-  local starts = {hour, day, week, month}
+  local starts, changed = {hour, day, week, month}, {}
   for kind = 1, 4 do
     local place = 2 + 2 * kind
     if account[place] ~= starts[kind] then
-      if kind == 4 and account[place] >= 0 then
-        forget_slots(slots_key, starts[kind] - SLOTS_KEPT)
-      end
       account[place] = starts[kind]
-      account[place + 1] = used_since(slots_key, starts[kind], account[3])
+      changed[#changed + 1] = place
     end
   end
-  return true
+  sum_up(account, slots_key, changed)
+  return #changed > 0
+end
+
+local PER_DAY, SLOTS_KEPT = 96, 76 * 96
+
+-- Once a day, with the first call that is used in it.
+local function forget_before(account, slots_key, slot)
+  if account[3] < 0 or math.floor(account[3] / PER_DAY) >= math.floor(slot / PER_DAY) then
+    return
+  end
+  local old = {}
+  for _, known in ipairs(redis.call('HKEYS', slots_key)) do
+    if tonumber(known) < slot - SLOTS_KEPT then
+      old[#old + 1] = known
+    end
+  end
+  for from = 1, #old, 500 do
+    redis.call('HDEL', slots_key, unpack(old, from, math.min(#old, from + 499)))
+  end
 end
 
 -- Undecided holds taken in the slots from `start` on.
@@ -157,6 +164,7 @@ local function take(base, scopes, slot, live, open, used)
     end
     if used > 0 then
       account[2] = account[2] + used
+      forget_before(account, base .. 'u:' .. names[i], slot)
       add_used(account, base .. 'u:' .. names[i], slot, used)
     end
     writes[2 * i - 1], writes[2 * i] = keys[i], encode(account)

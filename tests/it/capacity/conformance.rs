@@ -1,10 +1,11 @@
 //! What every store of the ledger does.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use capconduit::capacity::{
-    Book, Candidate, Correction, Refusal, Scope, ScopeKind, Slot, Stage, Turn, Usage, WindowKind,
-    Windows,
+    Book, Candidate, Correction, Refusal, Request, Scope, ScopeKind, Slot, Stage, Turn, Usage,
+    WindowKind, Windows,
 };
 use capconduit::ids::{CampaignId, LinkId};
 
@@ -39,6 +40,8 @@ for_both_stores! {
     the_first_candidate_with_room_is_held_and_the_others_say_why_not,
     saying_it_twice_is_harmless,
     a_look_takes_nothing,
+    a_look_at_another_month_forgets_nothing_of_this_one,
+    what_is_in_no_window_any_more_is_forgotten,
     all_scopes_are_taken_or_none,
     a_limit_of_none_lets_nobody_in,
     what_comes_late_finds_the_hold_closed,
@@ -84,7 +87,7 @@ async fn saying_it_twice_is_harmless(tried: &Tried) {
 }
 
 async fn a_look_takes_nothing(tried: &Tried) {
-    let request = capconduit::capacity::Request {
+    let request = Request {
         hold: hold(1, 1),
         candidates: vec![link(1, 1, Some(1)), link(2, 1, None)],
         turn: Turn::Rotate(CampaignId(1)),
@@ -94,6 +97,52 @@ async fn a_look_takes_nothing(tried: &Tried) {
     assert_eq!(tried.usage(Scope::link(LinkId(1)), noon()).await, Usage::default());
     assert!(tried.ledger.holders().await.unwrap().is_empty());
     assert_eq!(tried.ledger.reserve(&request).await.unwrap(), seen);
+}
+
+async fn a_look_at_another_month_forgets_nothing_of_this_one(tried: &Tried) {
+    let in_month = |windows| {
+        let mut candidate = link(1, 9, None);
+        candidate.claims[0].windows = windows;
+        candidate.claims[0].volume[WindowKind::Month.index()] = Some(2);
+        candidate
+    };
+    let scope = Scope::link(LinkId(1));
+    for number in 1..=2 {
+        let candidate = in_month(noon());
+        assert_eq!(tried.first(hold(number, 1), std::slice::from_ref(&candidate)).await, Some(1));
+        tried.advance(hold(number, 1), &candidate, Stage::Counted).await;
+    }
+    let usage = tried.usage(scope, noon()).await;
+    let books = tried.ledger.books().await.unwrap();
+    for (other, granted) in [
+        ("2027-02-22T12:00:00Z", Some(LinkId(1))),
+        ("2099-01-01T00:00:00Z", Some(LinkId(1))),
+        ("2026-10-22T12:00:00Z", None),
+    ] {
+        let candidates = vec![in_month(utc(other))];
+        let request = Request { hold: hold(9, 1), candidates, turn: Turn::None };
+        assert_eq!(tried.ledger.preview(&request).await.unwrap().granted, granted, "{other}");
+        assert_eq!(tried.ledger.books().await.unwrap(), books, "{other}");
+        assert_eq!(tried.usage(scope, noon()).await, usage, "{other}");
+    }
+    assert_eq!(tried.first(hold(3, 1), &[in_month(noon())]).await, None);
+}
+
+async fn what_is_in_no_window_any_more_is_forgotten(tried: &Tried) {
+    for (number, moment) in
+        [(1, "2026-09-01T12:00:00Z"), (2, "2026-11-22T11:59:00Z"), (3, "2026-11-22T12:00:00Z")]
+    {
+        let mut candidate = link(1, 1, None);
+        candidate.claims[0].windows = utc(moment);
+        assert_eq!(tried.first(hold(number, 1), std::slice::from_ref(&candidate)).await, Some(1));
+        tried.advance(hold(number, 1), &candidate, Stage::Counted).await;
+    }
+    let book = tried.ledger.books().await.unwrap().remove(0);
+    assert_eq!(book.total, 3);
+    let slots = book.slots.iter().map(|(slot, calls)| (slot.start(), *calls));
+    let slots: BTreeMap<_, _> = slots.collect();
+    let kept = [(at("2026-11-22T11:45:00Z"), 1), (at("2026-11-22T12:00:00Z"), 1)];
+    assert_eq!(slots, BTreeMap::from(kept));
 }
 
 async fn all_scopes_are_taken_or_none(tried: &Tried) {

@@ -147,7 +147,7 @@ mod scheduled {
 
         /// Every cap, at one instant between any two steps.
         fn check(&self) {
-            let mut state = self.state.lock().unwrap();
+            let state = self.state.lock().unwrap();
             for claim in &self.nest.claims {
                 assert_within(claim, &state.usage(claim.scope, &claim.windows));
             }
@@ -213,7 +213,7 @@ mod scheduled {
             call.join().unwrap();
         }
         let answered = u32::try_from(scene.answered.lock().unwrap().len()).unwrap();
-        let mut state = scene.state.lock().unwrap();
+        let state = scene.state.lock().unwrap();
         for claim in &scene.nest.claims {
             let usage = state.usage(claim.scope, &claim.windows);
             assert_nothing_left(claim, &usage, answered);
