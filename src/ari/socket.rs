@@ -81,6 +81,17 @@ enum Ended {
     Cancelled,
 }
 
+/// What was heard of one connection.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    /// When Asterisk sent the newest probe back; none = events never flowed.
+    echo: Option<Timestamp>,
+    /// When the newest event happened.
+    event: Option<Timestamp>,
+    /// When the newest probe came back, or else when the connection was made.
+    last: Instant,
+}
+
 /// TCP's and the WebSocket's handshake together.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(2_500);
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -118,8 +129,9 @@ impl Socket {
         let mut started = None;
         loop {
             let begun = Instant::now();
-            let (heard, ended) = self.connection(&mut started).await;
-            if let Some(heard) = heard {
+            let (Heard { echo: heard, event, .. }, ended) = self.connection(&mut started).await;
+            // An early call counts too: it began on a connection that was never up.
+            if let Some(heard) = heard.or(event) {
                 self.tell(Signal::Down { heard }).await;
             }
             let gives_up = matches!(ended, Ended::ConnectTimeout | Ended::Silent);
@@ -153,16 +165,16 @@ impl Socket {
         }
     }
 
-    /// One connection, from its start to its end; and when it was last heard,
-    /// if events ever flowed.
-    async fn connection(&self, started: &mut Option<String>) -> (Option<Timestamp>, Ended) {
+    /// One connection, from its start to its end, and what was heard of it.
+    async fn connection(&self, started: &mut Option<String>) -> (Heard, Ended) {
         let connecting = connect(self.client.settings());
+        let mut heard = Heard { echo: None, event: None, last: Instant::now() };
         let mut stream = match self.cancel.run_until_cancelled(connecting).await {
             Some(Ok(stream)) => stream,
-            Some(Err(ended)) => return (None, ended),
-            None => return (None, Ended::Cancelled),
+            Some(Err(ended)) => return (heard, ended),
+            None => return (heard, Ended::Cancelled),
         };
-        let connected = Instant::now();
+        heard.last = Instant::now();
         // Events of the new connection wait in it meanwhile, but not for long.
         match timeout(STARTUP_TIMEOUT, self.client.startup_time()).await {
             Ok(Ok(now)) => {
@@ -170,29 +182,29 @@ impl Socket {
                     self.tell(Signal::Restarted).await;
                 }
             }
-            Ok(Err(error)) => debug!(%error, "Asterisk didn't say when it started"),
-            Err(_) => debug!("Asterisk didn't say in time when it started"),
+            // Nor will it be known next time whether it is still the one of last time.
+            Ok(Err(error)) => {
+                debug!(%error, "Asterisk didn't say when it started");
+                *started = None;
+            }
+            Err(_) => {
+                debug!("Asterisk didn't say in time when it started");
+                *started = None;
+            }
         }
-        let mut echo = None;
-        let ended = self.read(&mut stream, &mut echo, connected).await;
+        let ended = self.read(&mut stream, &mut heard).await;
         // A farewell to a switch that is there; what is broken is dropped at once.
         if matches!(ended, Ended::Cancelled | Ended::Replaced) {
             drop(timeout(GOODBYE, stream.close(None)).await);
         }
-        (echo, ended)
+        (heard, ended)
     }
 
-    async fn read(
-        &self,
-        stream: &mut Stream,
-        echo: &mut Option<Timestamp>,
-        connected: Instant,
-    ) -> Ended {
+    async fn read(&self, stream: &mut Stream, heard: &mut Heard) -> Ended {
         let token = format!("{:016x}", rand::rng().random::<u64>());
         // Beside the reading, which waits for no answer to a command.
         let asking = async { tokio::join!(self.probe(&token), self.filter()) };
         tokio::pin!(asking);
-        let mut heard = connected;
         loop {
             tokio::select! {
                 frame = stream.next() => match frame {
@@ -200,26 +212,20 @@ impl Socket {
                     Some(Err(error)) => return Ended::Broken(error),
                     Some(Ok(Message::Close(_))) => return Ended::Closed,
                     Some(Ok(Message::Text(text))) => {
-                        if let Err(ended) = self.on_frame(&text, &token, echo, &mut heard) {
+                        if let Err(ended) = self.on_frame(&text, &token, heard) {
                             return ended;
                         }
                     }
                     Some(Ok(_)) => {}
                 },
                 _ = &mut asking => {}
-                () = tokio::time::sleep_until(heard + PROBE_DEADLINE) => return Ended::Silent,
+                () = tokio::time::sleep_until(heard.last + PROBE_DEADLINE) => return Ended::Silent,
                 () = self.cancel.cancelled() => return Ended::Cancelled,
             }
         }
     }
 
-    fn on_frame(
-        &self,
-        text: &str,
-        token: &str,
-        echo: &mut Option<Timestamp>,
-        heard: &mut Instant,
-    ) -> Result<(), Ended> {
+    fn on_frame(&self, text: &str, token: &str, heard: &mut Heard) -> Result<(), Ended> {
         trace!(frame = text, "an event");
         let event = match decode(text) {
             Ok(event) => event,
@@ -233,8 +239,8 @@ impl Socket {
             EventKind::ApplicationReplaced {} => Err(Ended::Replaced),
             EventKind::ChannelUserevent { eventname, userevent } => {
                 if eventname == PROBE_NAME && userevent["token"] == token {
-                    *heard = Instant::now();
-                    if echo.replace(event.at).is_none() {
+                    heard.last = Instant::now();
+                    if heard.echo.replace(event.at).is_none() {
                         info!("events flow from Asterisk");
                         return self.hand_on(Signal::Up);
                     }
@@ -242,7 +248,10 @@ impl Socket {
                 Ok(())
             }
             // Events from before the first echo count too: an early call waits for nobody.
-            _ => self.hand_on(Signal::Event(event)),
+            _ => {
+                heard.event = heard.event.max(Some(event.at));
+                self.hand_on(Signal::Event(event))
+            }
         }
     }
 

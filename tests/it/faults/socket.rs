@@ -257,3 +257,34 @@ async fn frames_that_make_no_sense_are_skipped() {
     assert_eq!(listener.caller().await, caller);
     assert_eq!(switch.connections(), 1);
 }
+
+/// What wasn't said at one connection is not made up for at the next: nothing was lost since.
+#[tokio::test]
+async fn a_switch_that_once_did_not_say_when_it_started_is_not_taken_for_a_new_one() {
+    let (switch, mut listener) = connected().await;
+    switch.fail("ask for the startup time", 0, 1, Fault::Refused(503));
+    switch.reboot();
+    listener.down().await;
+    listener.up().await;
+    switch.break_socket();
+    listener.down().await;
+    let signal = timeout(PATIENCE, listener.signals.recv()).await.unwrap();
+    assert!(matches!(signal, Some(Signal::Up)), "{signal:?}");
+    switch.reboot();
+    listener.down().await;
+    let signal = timeout(PATIENCE, listener.signals.recv()).await.unwrap();
+    assert!(matches!(signal, Some(Signal::Restarted)), "{signal:?}");
+}
+
+/// A call may begin before the first probe has come back.
+#[tokio::test]
+async fn what_was_heard_on_a_connection_that_was_never_up_counts_as_heard() {
+    let switch = ScriptedSwitch::start().await;
+    switch.fail("probe", 0, 100, Fault::Refused(503));
+    let mut listener = Listener::start(&switch, 1_024);
+    switch.connected(1).await;
+    let caller = switch.call("100");
+    assert_eq!(listener.caller().await, caller);
+    let after = listener.down().await;
+    assert!(after < NOTICED + SLACK, "{after:?}");
+}
