@@ -113,7 +113,15 @@ impl Exchange {
             let stop = stop_ledger.clone();
             async move { recount.run(stop).await }
         });
-        wait_for_ledger(&**keeper.ledger()).await;
+        // Calls that are up are taken up meanwhile.
+        let opened = CancellationToken::new();
+        ledger_tasks.spawn({
+            let (keeper, stop, opened) = (keeper.clone(), stop_ledger.clone(), opened.clone());
+            async move {
+                stop.run_until_cancelled(wait_for_ledger(&**keeper.ledger())).await;
+                opened.cancel();
+            }
+        });
 
         let live = Arc::new(Live::new(settings.seed));
         let journal = Arc::new(journal);
@@ -127,6 +135,7 @@ impl Exchange {
             live: live.clone(),
             metrics,
             in_setup: InSetup::default(),
+            opened,
         });
         let snapshot = routing.get();
         let mut registry = Registry::new(

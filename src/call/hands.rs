@@ -96,6 +96,8 @@ impl Hands {
 
     async fn reserve(&self, request: Request) {
         let attempt = request.hold.attempt;
+        // Nobody is refused only because the ledger is just being filled.
+        self.parts.opened.cancelled().await;
         let verdict = match timeout(LEDGER_TIMEOUT, self.parts.keeper.reserve(&request)).await {
             Ok(Ok(verdict)) => Some(verdict),
             Ok(Err(Unavailable { reason })) => {

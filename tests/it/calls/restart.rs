@@ -51,6 +51,34 @@ async fn a_conversation_outlives_the_service_and_is_billed_whole() {
     service.assert_clean().await;
 }
 
+/// Nothing of a call that is up needs the ledger, but for its next client.
+#[tokio::test]
+async fn a_conversation_is_led_again_before_capacity_can_be_held() {
+    let mut service = Service::start_production().await;
+    let client = Phones::start(&service, Manner::answers_after(50)).await;
+    let campaign = service.seller().await.campaign(&service, NUMBER, "priority", 20).await;
+    campaign.link(service.client(&client.contact()).await, json!({})).await;
+    let mut caller = Phone::call(&service, NUMBER).await;
+    assert_eq!(caller.answer().await, 200);
+    state_is(&service, "talking").await;
+    service.kill();
+    let production = service.production();
+    production.redis.hang();
+    caller.hang_up().await;
+    let client_is_told = async {
+        eventually("the client is told", seconds(20), async || {
+            client.trace().find(|message| !message.sent && message.is_request("BYE")).map(drop)
+        })
+        .await;
+        production.redis.resume();
+    };
+    tokio::join!(service.start_again(), client_is_told);
+    assert!(!service.said().contains("the capacity ledger isn't there yet"), "it was waited for");
+    let log = service.only_log().await;
+    assert_eq!((&log["callStatus"], &log["reason"]), (&json!("ANSWERED"), &json!("interrupted")));
+    service.assert_clean().await;
+}
+
 #[tokio::test]
 async fn a_call_that_rang_when_the_service_died_goes_on_to_its_next_client() {
     let mut service = Service::start().await;

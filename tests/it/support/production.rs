@@ -19,7 +19,7 @@ const PROFILE: &str = "CAPCONDUIT_TEST_PROFILE";
 const GRANTS: &str = include_str!("../../../asterisk-conf/asterisk-grants.sql");
 
 pub struct Production {
-    redis: Redis,
+    pub redis: Redis,
     pub database_url: String,
     realtime_url: String,
 }

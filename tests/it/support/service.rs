@@ -333,6 +333,13 @@ impl Service {
         seen_by.join(self.data().strip_prefix("/").unwrap()).join(SmallDisk::FOLDER)
     }
 
+    /// What one of the production profile stands on.
+    #[track_caller]
+    pub fn production(&self) -> Arc<Production> {
+        let Ground::Production(Some(production)) = &self.ground else { panic!("it has none") };
+        production.clone()
+    }
+
     pub fn admin(&self) -> &Web {
         self.admin.as_ref().expect("the admin is signed in at the start")
     }
