@@ -140,22 +140,24 @@ impl Queue {
 impl Writer {
     async fn write(&self, calls: &[CallId]) -> Fate {
         let batch: Vec<_> = calls.iter().filter_map(|call| self.spool.read(*call)).collect();
-        let Err(cause) = self.insert(&batch).await else {
-            return Fate::Taken { refused: Vec::new() };
-        };
-        debug!(error = format!("{cause:#}"), records = batch.len(), "records were not taken");
-        let is_there = timeout(PATIENCE, self.archive.is_there()).await.unwrap_or(false);
-        if batch.len() == 1 || !is_there {
-            return Fate::NotTaken;
-        }
-        // It may be a single one that it won't take.
+        let mut parts = vec![&batch[..]];
         let mut refused = Vec::new();
-        for record in &batch {
-            if let Err(cause) = self.insert(std::slice::from_ref(record)).await {
-                refused.push((record.call, cause));
+        while let Some(part) = parts.pop() {
+            let Err(cause) = self.insert(part).await else { continue };
+            debug!(error = format!("{cause:#}"), records = part.len(), "records were not taken");
+            if !timeout(PATIENCE, self.archive.is_there()).await.unwrap_or(false) {
+                return Fate::NotTaken;
+            }
+            // It may be a single one that it won't take.
+            match part {
+                [record] => refused.push((record.call, cause)),
+                _ => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
             }
         }
-        if refused.len() == batch.len() {
+        if !batch.is_empty() && refused.len() == batch.len() {
             return Fate::NotTaken;
         }
         Fate::Taken { refused }

@@ -1,5 +1,6 @@
 //! The schema and the queries read the same on SQLite and on PostgreSQL.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use capconduit::call::outcome::{Outcome, cause};
@@ -326,6 +327,40 @@ async fn a_record_that_comes_twice_is_there_once() {
         assert_eq!(log.caller_id_name.as_deref(), Some("Zoë 🐈"));
         assert_eq!(log.timestamp_start, record.started_at);
         assert_eq!(call_attempt::Entity::find().all(db).await.unwrap().len(), 1);
+    })
+    .await;
+}
+
+/// As many as the journal writes at once.
+#[tokio::test]
+async fn a_batch_is_there_whole_with_what_was_there_before_and_what_came_twice() {
+    on_both(async |db| {
+        let mut records = Vec::new();
+        for number in 0..200 {
+            let mut record = answered_call(at("2026-11-22T12:00:00Z"));
+            record.dialled = format!("+1555{number}");
+            let attempt = record.attempts[0].clone();
+            record.attempts =
+                (1..=number % 10).map(|position| Attempt { position, ..attempt.clone() }).collect();
+            records.push(Arc::new(record));
+        }
+        records.push(records[7].clone());
+        store::records::insert(db, &records[50..60]).await.unwrap();
+        store::records::insert(db, &records).await.unwrap();
+        let mut attempts: HashMap<_, Vec<_>> = HashMap::new();
+        for attempt in call_attempt::Entity::find().all(db).await.unwrap() {
+            attempts.entry(attempt.call_log_id).or_default().push(attempt.position);
+        }
+        let logs = call_log::Entity::find().all(db).await.unwrap();
+        assert_eq!(logs.len(), 200);
+        for log in logs {
+            let number: i32 = log.incoming_did_number["+1555".len()..].parse().unwrap();
+            let record = &records[usize::try_from(number).unwrap()];
+            assert_eq!(log.call_id, record.call.0);
+            let expected: Vec<_> = (1..=number % 10).collect();
+            assert_eq!(attempts.remove(&log.id).unwrap_or_default(), expected);
+        }
+        assert!(attempts.is_empty(), "{attempts:?}");
     })
     .await;
 }
