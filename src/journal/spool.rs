@@ -99,14 +99,16 @@ impl Spool {
             damaged_files += u64::from(segment.care != Care::Ordinary);
             catalogue.files.insert(*number, segment);
         }
-        let last = numbers.last().copied();
-        catalogue.last_number = last.unwrap_or(0);
+        catalogue.last_number = numbers.last().copied().unwrap_or(0);
+        // A run that wrote nothing has heard of no call.
+        let is_written = |number: &&u64| catalogue.files[*number].bytes > 0;
+        let written = numbers.iter().rev().find(is_written).copied();
         // Each was counted where it was found: only now it is known where the newest are.
         catalogue.count_needed_bytes();
         let mut found = Found {
             unfinished: Vec::new(),
             finished: Vec::new(),
-            last_alive: last.and_then(|last| folder.modified_at(last)),
+            last_alive: written.and_then(|number| folder.modified_at(number)),
             damaged_files,
         };
         for (call, entry) in &catalogue.needed {

@@ -71,6 +71,20 @@ fn two_instances_never_share_a_journal() {
     assert!(Spool::open(folder.path(), SMALL).is_ok());
 }
 
+/// It hasn't heard of the calls that it took up: they were last heard of before it.
+#[test]
+fn a_run_that_wrote_nothing_does_not_count_as_one_that_was_alive() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, _) = open(&folder);
+    put(&spool, &record());
+    drop(spool);
+    let (spool, found) = open(&folder);
+    let alive = found.last_alive.unwrap();
+    spool.note_alive().unwrap();
+    drop(spool);
+    assert_eq!(open(&folder).1.last_alive, Some(alive));
+}
+
 #[test]
 fn a_torn_tail_loses_only_itself() {
     let folder = tempfile::tempdir().unwrap();
