@@ -220,12 +220,15 @@ impl Machine {
                     self.attempt_mut(attempt).ringing_at.get_or_insert(at);
                 }
             }
-            Input::LegIdle { attempt } if self.is_leg(attempt) => {
+            Input::LegIdle { attempt } if self.is_leg(attempt) => match self.state {
+                // It has entered: whoever is told of it now, it isn't us.
+                State::Creating => self.on_leg_entered(attempt),
                 // Whether it was dialled can't be seen: it is made anew.
-                if self.state == State::Dialling && self.again.is_some() {
+                State::Dialling if self.again.is_some() => {
                     self.give_up(attempt, AttemptResult::Canceled, cause::NORMAL);
                 }
-            }
+                _ => {}
+            },
             Input::LegAnswered { attempt } if self.is_leg(attempt) => {
                 self.on_leg_answered(at, attempt);
             }

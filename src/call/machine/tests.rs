@@ -648,6 +648,16 @@ fn a_call_that_an_earlier_run_left_between_two_clients_goes_on_with_the_next() {
 }
 
 #[test]
+fn a_leg_whose_entry_nobody_heard_of_is_dialled_when_it_is_found() {
+    let (mut machine, _) = held();
+    let at = machine.record().started_at;
+    let effects = machine.handle(at, Input::LegIdle { attempt: 1 });
+    assert!(matches!(effects[..], [Effect::DialLeg { attempt: 1, .. }, ..]), "{effects:?}");
+    let effects = machine.handle(at, Input::LegEntered { attempt: 1 });
+    assert!(effects.is_empty(), "once: {effects:?}");
+}
+
+#[test]
 fn while_nothing_is_heard_no_other_client_is_asked() {
     let mut machine = ringing();
     let at = machine.record().started_at;

@@ -66,3 +66,15 @@ async fn who_is_replaced_notices_that_its_client_answers() {
     let log = scene.end_with(&caller).await;
     assert_eq!(results(&log), ["answered"]);
 }
+
+#[tokio::test]
+async fn who_is_replaced_still_goes_on_to_the_next_client() {
+    let scene = Scene::set(2, 3).await;
+    let (caller, _) = scene.ringing().await;
+    step_down(&scene).await;
+    let second = scene.switch.dialled(2).await;
+    scene.switch.answer(&second);
+    scene.until_state("talking").await;
+    let log = scene.end_with(&caller).await;
+    assert_eq!(results(&log), ["no_answer", "answered"]);
+}
