@@ -12,6 +12,7 @@ use chrono::TimeDelta;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, warn};
 
 use super::errands::{Errands, errands};
@@ -36,6 +37,8 @@ pub struct Parts {
     pub live: Arc<Live>,
     pub metrics: Arc<Metrics>,
     pub in_setup: InSetup,
+    /// Cancelled once capacity can be held, or nobody waits for that any longer.
+    pub opened: CancellationToken,
 }
 
 /// Inputs that wait for one call. A call that has more to say than this within
@@ -137,11 +140,17 @@ impl Driver {
         clock::simulated::perhaps_a_defect(self.machine.record().call);
         debug!(?input, "input");
         let is_audited = matches!(input, Input::LegSeen { .. });
+        let is_missed =
+            matches!(input, Input::Timer(Timer::CallerMissing)) && !self.machine.is_ending();
         let effects = self.machine.handle(at, input);
         let takes_down = |effect: &Effect| matches!(effect, Effect::HangUpLeg { .. });
         if is_audited && effects.iter().any(takes_down) {
             warn!("a leg that the call gave up on is taken down");
             self.parts.metrics.drifted(Drift::ChannelWithoutCall);
+        }
+        if is_missed && self.machine.is_ending() {
+            warn!("the caller was found gone, and no event had told so");
+            self.parts.metrics.drifted(Drift::CallWithoutChannel);
         }
         if self.machine.is_ending() {
             self.is_ending.0.store(true, Ordering::Release);

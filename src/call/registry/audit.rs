@@ -43,7 +43,12 @@ impl Registry {
             held: self.parts.keeper.live_calls(),
         };
         let findings = self.watchdog.look(found, &expected);
-        let unserved = watchdog::unserved(found, &expected);
+        let mut unserved = watchdog::unserved(found, &expected);
+        // Of these events told: their calls are over, or are about to begin.
+        unserved.retain(|caller| {
+            !self.recent.contains(&caller.id)
+                && !self.waiting.iter().any(|(_, waiting)| waiting.id == caller.id)
+        });
         for call in watchdog::incomplete(found, &expected) {
             self.deliver(call, clock::now(), Input::Recheck);
         }

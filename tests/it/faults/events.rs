@@ -63,6 +63,10 @@ async fn an_end_that_nobody_heard_of_is_found_by_the_audit() {
     .await;
     let log = scene.over().await;
     assert_eq!(log["callStatus"], "ANSWERED");
+    let metrics = scene.service.metrics().await;
+    let drift = metrics.known("capconduit_drift_total{kind=\"call_without_channel\"}");
+    assert_eq!(drift, 1.0, "what was mended is counted");
+    assert!(scene.service.said().contains("no event had told so"));
 }
 
 #[tokio::test]

@@ -86,6 +86,8 @@ async fn a_call_that_lasts_too_long_is_ended_on_both_sides() {
     let log = service.only_log().await;
     assert_eq!(outcome(&log), ("ANSWERED", "answered"));
     assert!((2..=4).contains(&log["billsecSeconds"].as_i64().unwrap()), "{log:#}");
+    // Not the flag that says who asked for the end.
+    assert_eq!(log["hangupCauseCode"], 16, "{log:#}");
 }
 
 /// Both ends have lost their network: no BYE will ever come.
