@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-use capconduit_entity::{Role, audit_entry, call_log, user};
+use capconduit_entity::{Role, api_token, audit_entry, call_log, user};
 use chrono::NaiveDate;
 use poem::Request;
 use poem_openapi::param::Query;
@@ -17,13 +17,14 @@ use poem_openapi::{Object, OpenApi};
 use sea_orm::{ActiveValue, DatabaseConnection, DatabaseTransaction, DbErr, EntityTrait, Set};
 use serde_json::{Map, Value, json};
 
-use super::AdminTag;
 use super::access::{Admin, Caller, Kind, peer};
 use super::input::query::{Days, IdFilter, PageNumber, PathPrefix, PerPage};
 use super::input::{Asked, Word};
 use super::page::{Page, Paging};
 use super::problem::{FieldErrors, List, Refusal};
 use super::stamp::Stamp;
+use super::{AdminTag, auth, live};
+use crate::capacity::recount::Findings;
 use crate::store::audit::Filter;
 use crate::store::configuration;
 use crate::{clock, db};
@@ -77,6 +78,14 @@ pub trait Audited {
     fn facts(&self) -> Option<Value>;
 }
 
+/// What isn't asked when a call is routed: no other instance has to hear of it.
+const NO_CONFIGURATION: &[&str] = &[
+    call_log::Model::RESOURCE,
+    api_token::Model::RESOURCE,
+    Findings::RESOURCE,
+    auth::SESSION,
+    live::CALL,
+];
 /// Columns that hold these have this much room.
 const LONGEST_PATH: usize = 200;
 /// Stands for the method of what came from the command line.
@@ -143,13 +152,13 @@ impl Write {
         change: Change,
         deed: impl FnOnce() -> Result<(), E>,
     ) -> Result<(), E> {
-        let is_configuration = change.resource != call_log::Model::RESOURCE;
+        let is_configuration = !NO_CONFIGURATION.contains(&change.resource);
         let entry = self.entry(change);
         audit_entry::Entity::insert(entry).exec_without_returning(&self.txn).await?;
-        deed()?;
         if is_configuration {
             configuration::note_change(&self.txn).await?;
         }
+        deed()?;
         Ok(self.txn.commit().await?)
     }
 

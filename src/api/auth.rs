@@ -32,7 +32,7 @@ use crate::store::{sessions, users};
 pub struct AuthApi;
 
 /// What the audit log calls being signed in; its id is that of the user.
-const SESSION: &str = "session";
+pub(super) const SESSION: &str = "session";
 
 #[derive(Object)]
 #[oai(deny_unknown_fields)]

@@ -88,6 +88,8 @@ struct LiveClient {
 /// Why an operator hangs up.
 struct HangUpReason(String);
 
+/// What the audit log calls a live call.
+pub(super) const CALL: &str = "call";
 /// What the record of a call says that an operator hung up.
 const HUNG_UP: &str = "Hung up by staff";
 /// With the words before it, it fits into the record.
@@ -105,7 +107,8 @@ struct Wanted {
 impl SellerLiveApi {
     /// List my live calls
     ///
-    /// Oldest first. With `client_id`, those that ring that client or talk to it.
+    /// Those that the instance that answers leads, oldest first. With `client_id`, those
+    /// that ring that client or talk to it.
     #[oai(path = "/", method = "get", operation_id = "listMyLiveCalls")]
     async fn list(
         &self,
@@ -154,8 +157,8 @@ impl SellerLiveApi {
 impl AdminLiveApi {
     /// List live calls of all sellers
     ///
-    /// Oldest first; also of one seller, by `user_id`. With `client_id`, those
-    /// that ring that client or talk to it.
+    /// Those that the instance that answers leads, oldest first; also of one seller,
+    /// by `user_id`. With `client_id`, those that ring that client or talk to it.
     #[oai(path = "/", method = "get", operation_id = "listLiveCalls")]
     async fn list(
         &self,
@@ -225,7 +228,7 @@ impl AdminLiveApi {
         };
         let write = caller.begin_write().await?;
         let hang_up = || caller.backend.switch.hang_up(call, told).then_some(()).ok_or_else(absent);
-        write.commit_after(Change::to("call", call).because(reason), hang_up).await?;
+        write.commit_after(Change::to(CALL, call).because(reason), hang_up).await?;
         Ok(Gone::Gone)
     }
 }

@@ -2,10 +2,14 @@ use std::collections::BTreeSet;
 
 use capconduit::api::{admin_document, seller_document};
 use capconduit::clock;
+use capconduit::store::configuration;
+use sea_orm::DatabaseConnection;
 use serde_json::{Value, json};
 
 use crate::support::api::{PASSWORD, Person, TestApi, campaign, client, link};
 
+/// What routing goes by: other instances have to hear of it.
+const CONFIGURATION: &[&str] = &["user", "client", "did", "campaign", "link"];
 /// Operations that write nothing although they have a body.
 const QUESTIONS: &[&str] =
     &["/api/admin/routing/simulate", "/api/seller/routing/simulate", "/api/admin/routing/replay"];
@@ -32,6 +36,7 @@ fn documented_writes() -> BTreeSet<String> {
 /// Does every write, and looks after each whether the log has it, once.
 struct Walk {
     admin: Person,
+    db: DatabaseConnection,
     /// What the log had last.
     last: i64,
     done: BTreeSet<String>,
@@ -67,6 +72,7 @@ impl Walk {
             let part = if part.starts_with('{') { ids_left.next().unwrap() } else { part };
             path = format!("{path}/{part}");
         }
+        let revision = configuration::revision(&self.db).await.unwrap();
         let answer = match method {
             "POST" => who.post(&path, body).await,
             "PUT" => who.put(&path, body).await,
@@ -79,6 +85,9 @@ impl Walk {
         let entry = news.remove(0);
         assert_eq!(entry["method"], method);
         assert_eq!(entry["path"], path);
+        let is_configuration = CONFIGURATION.contains(&entry["resource"].as_str().unwrap());
+        let changes = configuration::revision(&self.db).await.unwrap() - revision;
+        assert_eq!(changes, i64::from(is_configuration), "{operation}: {entry}");
         assert_eq!(entry["address"], "127.0.0.1");
         if who.id != 0 {
             assert_eq!(entry["user"]["id"], who.id, "{operation}");
@@ -95,7 +104,8 @@ fn text_of(value: &Value) -> String {
 async fn every_documented_write_leaves_one_entry_without_secrets() {
     let api = TestApi::start().await;
     let (admin, joe) = (api.admin().await, api.seller("joe").await);
-    let mut walk = Walk { admin: admin.clone(), last: 0, done: BTreeSet::new() };
+    let mut walk =
+        Walk { admin: admin.clone(), db: api.backend.db.clone(), last: 0, done: BTreeSet::new() };
     walk.news().await;
 
     let login = json!({"username": "joe", "password": PASSWORD});
@@ -193,7 +203,8 @@ async fn every_documented_write_leaves_one_entry_without_secrets() {
 async fn a_write_that_is_refused_leaves_no_entry() {
     let api = TestApi::start().await;
     let (admin, joe) = (api.admin().await, api.seller("joe").await);
-    let mut walk = Walk { admin: admin.clone(), last: 0, done: BTreeSet::new() };
+    let mut walk =
+        Walk { admin: admin.clone(), db: api.backend.db.clone(), last: 0, done: BTreeSet::new() };
     walk.news().await;
     let number = json!({"number": "+442071838750"});
     joe.post("/api/seller/dids", number.clone()).await.expect(201);
