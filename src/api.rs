@@ -46,7 +46,7 @@ use chrono::Duration;
 use poem::Request;
 use poem_openapi::Tags;
 use sea_orm::{ActiveModelTrait, DatabaseConnection, DbErr};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 pub use documents::{admin_document, seller_document};
 pub use internal::InternalToken;
@@ -81,6 +81,8 @@ pub struct Backend {
     pub internal_token: InternalToken,
     /// Those who follow live calls.
     pub streams: Streams,
+    /// The right to replay past calls.
+    pub replays: Semaphore,
     refresh: Refresh,
 }
 
@@ -185,6 +187,7 @@ impl Backend {
             tries,
             internal_token: InternalToken::default(),
             streams: Streams::default(),
+            replays: Semaphore::new(1),
             refresh: Refresh::default(),
         }
     }

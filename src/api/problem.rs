@@ -188,8 +188,7 @@ pub fn too_many_streams(limit: usize, retry_after: u64) -> Problem {
     }
 }
 
-pub fn no_stream_left(retry_after: u64) -> Problem {
-    let detail = "All streams that the service has are open: try again later.";
+pub fn busy(detail: &str, retry_after: u64) -> Problem {
     Problem {
         kind: Some(("busy", "Busy")),
         retry_after: Some(retry_after),

@@ -5,14 +5,13 @@ use poem_openapi::payload::Json;
 use poem_openapi::{Object, OpenApi};
 use sea_orm::{DatabaseConnection, DbErr, IntoActiveModel, TryIntoModel};
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
 use tracing::error;
 
 use super::Tag;
 use super::access::Operator;
 use super::caps::VolumeChange;
 use super::input::{Body, Clearable, Given, Moment, Request, Word, patch, patch_clearable};
-use super::problem::{Ask, FieldErrors, Problem, Refusal, bad_input, broken};
+use super::problem::{Ask, FieldErrors, Problem, Refusal, bad_input, broken, busy};
 use crate::clock::Timestamp;
 use crate::replay::{self, Counts, WhatIf};
 use crate::store;
@@ -182,6 +181,8 @@ pub enum NotReplayed {
     CutOff,
 }
 
+/// Seconds after which one who was sent away may ask again.
+const TRY_AGAIN: u64 = 5;
 /// Days that may be replayed at once.
 const LONGEST_DAYS: i64 = 31;
 /// Calls that may be replayed at once: they are all in memory.
@@ -203,6 +204,9 @@ impl ReplayApi {
     ) -> Result<Json<Replayed>, Refusal<Ask>> {
         let from = asked.from.instant().ok_or_else(broken)?;
         let to = asked.to.instant().ok_or_else(broken)?;
+        // One takes memory and a processor for itself, also when nobody waits for it any more.
+        let turn = caller.backend.replays.try_acquire();
+        let _turn = turn.map_err(|_| busy("Another replay is running: try again.", TRY_AGAIN))?;
         let replayed = replay(&caller.backend.db, from, to, asked.patch).await;
         Ok(Json(replayed.map_err(Problem::from)?))
     }
@@ -218,10 +222,7 @@ pub async fn replay(
     to: Timestamp,
     patch: Patch,
 ) -> Result<Replayed, NotReplayed> {
-    // One takes memory and a processor for itself.
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
     judge_range(from, to)?;
-    let _turn = ONE_AT_A_TIME.lock().await;
     let rows = Rows::load(db).await?;
     let mut patched = rows.clone();
     patch.apply(&mut patched)?;

@@ -4,7 +4,7 @@
 mod prose;
 
 use clap::Args;
-use sea_orm::{ConnectionTrait, DbErr};
+use sea_orm::{ConnectionTrait, DbErr, StreamTrait};
 use serde_json::{Value, json};
 
 use super::place::{NoPlace, Place};
@@ -73,7 +73,10 @@ impl Explain {
     }
 }
 
-async fn explain(db: &impl ConnectionTrait, call: CallId) -> Result<Explained, Unexplained> {
+async fn explain(
+    db: &(impl ConnectionTrait + StreamTrait),
+    call: CallId,
+) -> Result<Explained, Unexplained> {
     let record = store::past::find(db, call).await?.ok_or(Unexplained::Unknown(call))?;
     if record.is_led_elsewhere() {
         return Ok(Explained { record, today: None });
@@ -91,7 +94,7 @@ async fn explain(db: &impl ConnectionTrait, call: CallId) -> Result<Explained, U
 
 /// What today's campaign of the call would find in use at this moment.
 async fn in_use_at(
-    db: &impl ConnectionTrait,
+    db: &(impl ConnectionTrait + StreamTrait),
     record: &CallRecord,
     today: &Snapshot,
     at: Timestamp,

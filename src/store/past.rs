@@ -3,9 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use capconduit_entity::{call_attempt, call_log};
+use futures_util::TryStreamExt;
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, PaginatorTrait, QueryFilter,
-    QueryOrder, QuerySelect, Select,
+    QueryOrder, QuerySelect, Select, StreamTrait,
 };
 
 use super::records::{counted, scope_column};
@@ -39,7 +40,7 @@ pub async fn find(db: &impl ConnectionTrait, call: CallId) -> Result<Option<Call
 /// # Errors
 /// When the database can't be read.
 pub async fn in_use(
-    db: &impl ConnectionTrait,
+    db: &(impl ConnectionTrait + StreamTrait),
     at: Timestamp,
     scopes: &HashSet<Scope>,
     but: Option<CallId>,
@@ -124,7 +125,7 @@ pub async fn between(
 /// # Errors
 /// When the database can't be read.
 pub async fn before(
-    db: &impl ConnectionTrait,
+    db: &(impl ConnectionTrait + StreamTrait),
     at: Timestamp,
     records: &[CallRecord],
     configurations: [&Snapshot; 2],
@@ -180,7 +181,7 @@ async fn open_at(
 
 /// The calls of a scope that had been answered by `at`, but for these.
 async fn used_of(
-    db: &impl ConnectionTrait,
+    db: &(impl ConnectionTrait + StreamTrait),
     scope: Scope,
     at: Timestamp,
     but: &HashSet<CallId>,
@@ -192,21 +193,24 @@ async fn used_of(
             .filter(call_log::Column::HeldAt.lt(at))
             .filter(Condition::any().add(answered.lte(at)).add(answered.is_null()))
     };
-    let newer: Vec<(uuid::Uuid, Timestamp)> = answered_by_then(counted())
+    let mut slots: HashMap<Slot, i64> = HashMap::new();
+    let mut newer = answered_by_then(counted())
         .select_only()
         .columns([call_log::Column::CallId, call_log::Column::HeldAt])
         .filter(call_log::Column::HeldAt.gte(at - COUNTED_BACK))
-        .into_tuple()
-        .all(db)
+        .into_tuple::<(uuid::Uuid, Timestamp)>()
+        .stream(db)
         .await?;
+    while let Some((call, held_at)) = newer.try_next().await? {
+        if !but.contains(&CallId(call)) {
+            *slots.entry(Slot::of(held_at)).or_default() += 1;
+        }
+    }
+    drop(newer);
     let older = answered_by_then(counted())
         .filter(call_log::Column::HeldAt.lt(at - COUNTED_BACK))
         .count(db)
         .await?;
-    let mut slots: HashMap<Slot, i64> = HashMap::new();
-    for (_, held_at) in newer.iter().filter(|(call, _)| !but.contains(&CallId(*call))) {
-        *slots.entry(Slot::of(*held_at)).or_default() += 1;
-    }
     let total = slots.values().sum::<i64>() + i64::try_from(older).unwrap_or(i64::MAX);
     Ok(Correction { scope, total, slots: slots.into_iter().collect() })
 }

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Backend;
-use crate::api::problem::{Problem, no_stream_left, too_many_streams};
+use crate::api::problem::{Problem, busy, too_many_streams};
 
 /// How streams are led.
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +76,8 @@ impl Place {
             return Err(too_many_streams(settings.per_user, retry_after));
         }
         if open.values().sum::<usize>() >= settings.in_all {
-            return Err(no_stream_left(retry_after));
+            let detail = "All streams that the service has are open: try again later.";
+            return Err(busy(detail, retry_after));
         }
         *open.entry(user).or_default() += 1;
         Ok(Self { backend: backend.clone(), user })

@@ -66,3 +66,15 @@ async fn a_replay_that_is_wrong_or_too_much_is_refused_by_name() {
     backwards["to"] = json!("2026-11-19T00:00:00Z");
     assert_eq!(refused(&staff, backwards).await, ["to"]);
 }
+
+#[tokio::test]
+async fn a_replay_while_another_is_running_is_sent_away() {
+    let api = TestApi::start().await;
+    let staff = api.staff().await;
+    let running = api.backend.replays.acquire().await.unwrap();
+    let busy = staff.post(PATH, asked(json!({}))).await;
+    assert_eq!(busy.expect(503)["type"], "urn:capconduit:problem:busy");
+    assert!(busy.retry_after.is_some());
+    drop(running);
+    staff.post(PATH, asked(json!({}))).await.expect(200);
+}
