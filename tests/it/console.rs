@@ -5,6 +5,8 @@ use serde_json::json;
 use crate::support::browser::Browser;
 use crate::support::clients::{Manner, Phones};
 use crate::support::phone::{Invite, Phone};
+use crate::support::ports::Ports;
+use crate::support::proxy::{Flow, Proxy};
 use crate::support::seller::{PASSWORD, Seller};
 use crate::support::service::Service;
 
@@ -198,6 +200,35 @@ async fn a_lost_connection_is_shown_and_what_was_missed_is_caught_up() {
     stays.hang_up().await;
     admin.see("text=No call is up.").await;
     admin.see(".log-panel tbody tr >> nth=1").await;
+    admin.assert_no_complaints().await;
+    scene.service.assert_clean().await;
+}
+
+#[tokio::test]
+async fn a_page_whose_network_broke_goes_on_where_it_stopped() {
+    let scene = Scene::set(Manner::answers_after(50), json!({})).await;
+    let ports = Ports::claim();
+    let network = Proxy::start(ports.single(), scene.service.http_port);
+    let mut admin = Browser::start_at(&scene.service, network.port).await;
+    admin.sign_in("admin", &scene.service.secret("admin-password")).await;
+    let mut leaves = Phone::call(&scene.service, NUMBER).await;
+    assert_eq!(leaves.answer().await, 200);
+    admin.see(&live("talking")).await;
+    network.set(Flow::Cut);
+    admin.see(".connection.lost >> text=Disconnected").await;
+    leaves.hang_up().await;
+    scene.service.logs(1).await;
+    let mut first = Phone::call(&scene.service, NUMBER).await;
+    let mut second = Phone::call(&scene.service, NUMBER).await;
+    assert_eq!((first.answer().await, second.answer().await), (200, 200));
+    network.set(Flow::Open);
+    admin.see(".connection.open").await;
+    admin.see(&format!("{} >> nth=1", live("talking"))).await;
+    assert_eq!(admin.count(".live-panel tbody tr").await, 2, "the first one is gone");
+    for caller in [&mut first, &mut second] {
+        caller.hang_up().await;
+    }
+    admin.see("text=No call is up.").await;
     admin.assert_no_complaints().await;
     scene.service.assert_clean().await;
 }

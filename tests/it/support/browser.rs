@@ -26,13 +26,18 @@ fn pictures() -> PathBuf {
 
 impl Browser {
     pub async fn start(service: &Service) -> Self {
+        Self::start_at(service, service.http_port).await
+    }
+
+    /// The same, with a network between it and the service that listens at this port.
+    pub async fn start_at(service: &Service, port: u16) -> Self {
         std::fs::create_dir_all(pictures()).unwrap();
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/console/drive.mjs");
         let mut process = Command::new("node")
             .env("PATH", path_with_node())
             .arg(script)
             .arg(tools())
-            .arg(format!("http://127.0.0.1:{}", service.http_port))
+            .arg(format!("http://127.0.0.1:{port}"))
             .arg(pictures())
             // What it keeps for itself goes when the service's folder does.
             .env("HOME", service.file(""))
