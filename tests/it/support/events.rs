@@ -136,14 +136,19 @@ impl Stalled {
                 // What was cut off from the text may have been its beginning.
                 let keep = self.text.len().saturating_sub(200);
                 self.text.drain(..keep);
-                self.read_on(what).await;
+                assert!(self.read_on().await, "the stream ended before {what}");
             }
         };
         timeout(PATIENCE, found).await.expect(what);
     }
 
-    /// Reads to the end of the first event of which this is true; `what` names it.
-    pub async fn read_event(&mut self, what: &str, is_wanted: impl Fn(&str) -> bool) -> String {
+    /// Reads to the end of the first event of which this is true; none where the stream ended
+    /// before. `what` names it.
+    pub async fn read_event(
+        &mut self,
+        what: &str,
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> Option<String> {
         let found = async {
             loop {
                 let whole = self.text.rfind("\n\n").map_or(0, |end| end + 2);
@@ -154,19 +159,19 @@ impl Stalled {
                 });
                 let event = event.map(str::to_owned);
                 self.text.drain(..taken);
-                if let Some(event) = event {
+                if event.is_some() || !self.read_on().await {
                     return event;
                 }
-                self.read_on(what).await;
             }
         };
         timeout(PATIENCE, found).await.expect(what)
     }
 
-    async fn read_on(&mut self, what: &str) {
+    /// False at the end of the stream.
+    async fn read_on(&mut self) -> bool {
         let mut buffer = vec![0; 65_536];
-        let read = self.socket.read(&mut buffer).await.unwrap();
-        assert!(read > 0, "the stream ended before {what}");
+        let read = self.socket.read(&mut buffer).await.unwrap_or(0);
         self.text.push_str(&String::from_utf8_lossy(&buffer[..read]));
+        read > 0
     }
 }
