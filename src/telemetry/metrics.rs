@@ -275,15 +275,15 @@ impl Metrics {
         self.post_dial_delay.observe(seconds(after));
     }
 
-    /// A call has its final record.
+    /// A call has its final record. It is counted as its log has it.
     pub fn call_ended(&self, record: &CallRecord) {
         let Some(end) = &record.end else { return };
         self.calls.get_or_create(&outcome_labels(end.outcome)).inc();
         for Attempt { result, ringing_at, answered_at, ended_at, .. } in &record.attempts {
-            if let Some(result) = result {
-                self.attempts.get_or_create(&[("result", result.as_str())]).inc();
-            }
-            if let Some((rang, over)) = ringing_at.zip(answered_at.or(*ended_at)) {
+            let result = result.unwrap_or(AttemptResult::Canceled);
+            self.attempts.get_or_create(&[("result", result.as_str())]).inc();
+            if let Some(rang) = ringing_at {
+                let over = answered_at.or(*ended_at).unwrap_or(end.at);
                 self.ring.observe(seconds(over - rang));
             }
         }
