@@ -173,6 +173,7 @@ fn traced(id: i64, verdict: &str) -> LinkTrace {
         verdict: verdict.to_owned(),
         attempt: (verdict == "dialled").then_some(1),
         refused_by: None,
+        within_share: false,
     }
 }
 
