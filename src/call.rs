@@ -40,6 +40,7 @@ pub mod rehearsal;
 pub mod setup;
 mod watchdog;
 
+pub use hands::LEDGER_TIMEOUT;
 pub use machine::{Effect, Input, Machine};
 pub use outcome::Outcome;
 pub use record::{Attempt, CallRecord};

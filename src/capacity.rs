@@ -133,6 +133,8 @@ pub struct Verdict {
     pub refusals: Vec<Refusal>,
     /// The link that now has a hold; none = no candidate had room.
     pub granted: Option<LinkId>,
+    /// It was decided by this instance alone, within its [`Share`] of each limit.
+    pub within_share: bool,
 }
 
 /// Why a candidate was passed over: the cap and the numbers that were compared.
@@ -381,7 +383,8 @@ impl Verdict {
     fn of(scopes: &[Scope]) -> Self {
         let link = scopes.iter().find(|scope| scope.kind == ScopeKind::Link);
         let granted = link.map(|scope| LinkId(scope.id));
-        Self { rotated_by: 0, cursor: None, refusals: Vec::new(), granted }
+        let refusals = Vec::new();
+        Self { rotated_by: 0, cursor: None, refusals, granted, within_share: false }
     }
 }
 

@@ -14,6 +14,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::ari::AriSettings;
+use crate::call::LEDGER_TIMEOUT;
 use crate::call::registry::CallSettings;
 use crate::capacity::recount::{GRACE, RecountSettings};
 use crate::capacity::{LeaseClock, Leases, RedisSettings};
@@ -85,6 +86,11 @@ pub struct CapacitySettings {
     /// Instances that share calls.
     pub instances: u32,
 }
+
+/// The ledger's own patience ends before its caller's, which isn't counted.
+const PATIENCE_MOST_MS: u64 = 400;
+const _: () =
+    assert!(Duration::from_millis(PATIENCE_MOST_MS).as_millis() < LEDGER_TIMEOUT.as_millis());
 
 /// What becomes of new calls while Redis is away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -364,8 +370,8 @@ impl Config {
         if !word(&capacity.key_prefix) {
             return invalid("capacity.key_prefix", "may have letters, digits, - and _ only");
         }
-        if !(10..=10_000).contains(&capacity.patience_ms) {
-            return invalid("capacity.patience_ms", "must be from 10 to 10000");
+        if !(10..=PATIENCE_MOST_MS).contains(&capacity.patience_ms) {
+            return invalid("capacity.patience_ms", "must be from 10 to 400");
         }
         if !(660..=86_400).contains(&capacity.lease_seconds) {
             return invalid("capacity.lease_seconds", "must be from 660 to 86400");

@@ -176,6 +176,8 @@ const LinkStep = ({ place, link, attempt, start }: StepProps) => {
       </h3>
       <p>
         Priority {link.priority}, weight {link.weight}
+        {link.withinShare &&
+          ". The ledger was away: one instance decided within its share of each cap"}
       </p>
       {link.refusedBy && <Cap cap={link.refusedBy} of={`${link.refusedBy.scope} at the time`} />}
       {attempt && <p>{story(attempt, start)}</p>}

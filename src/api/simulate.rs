@@ -132,7 +132,7 @@ async fn simulate(
     }
     let arrival =
         Arrival { dialled: number.into(), caller_number: asked.caller_number.map(Into::into), at };
-    Simulation::new(rehearse(arrival, plan, &*backend.ledger).await?)
+    Simulation::new(rehearse(arrival, plan, &backend.keeper).await?)
 }
 
 impl Simulation {

@@ -62,6 +62,9 @@ struct TracedLink {
     /// The cap that had no room; `null` if there was room, or nobody looked.
     #[oai(nullable)]
     refused_by: Option<RefusedBy>,
+    /// Whether the shared ledger was away, and one instance decided alone. Then `limit` is
+    /// its part of the cap's limit, and `used` and `held` are its own calls.
+    within_share: bool,
 }
 
 /// What became of a link: its client was dialled, or why not.
@@ -159,6 +162,7 @@ impl TryFrom<&trace::LinkTrace> for TracedLink {
             verdict,
             attempt: link.attempt,
             refused_by: link.refused_by.as_ref().map(RefusedBy::from),
+            within_share: link.within_share,
         })
     }
 }

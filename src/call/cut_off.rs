@@ -41,8 +41,11 @@ pub async fn cut_off(parts: &Parts, arrived: CallRecord) {
     };
     let at = last_up.or(record.unseen_since).unwrap_or(cut_at);
     let cut = End { at: at.max(record.last_seen()), outcome, cause: cause::FAILURE };
-    let end = Some(record.ending.unwrap_or(cut));
-    parts.journal.save(CallRecord { unseen_since: None, ending: None, end, ..record });
+    let end = Some(record.end.or(record.ending).unwrap_or(cut));
+    let over = CallRecord { unseen_since: None, ending: None, end, ..record };
+    // Whoever led it would have counted it at its very end.
+    parts.metrics.call_ended(&over);
+    parts.journal.save(over);
 }
 
 /// Hangs up what is left of the call on the switch, and tells how many legs that were,

@@ -21,7 +21,8 @@ use crate::ari::{AriError, Bridge, ChannelId, ChannelState, Done, LegId};
 use crate::capacity::{HoldId, Request, Unavailable};
 use crate::ids::CallId;
 
-const LEDGER_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a call waits for a word about capacity.
+pub const LEDGER_TIMEOUT: Duration = Duration::from_millis(500);
 /// Asterisk's own dial timeout comes after ours: it only acts if we are gone.
 const DIAL_SAFETY_SECONDS: u64 = 3;
 /// How often a command is asked for again that came too early, or got lost on its way.

@@ -6,6 +6,8 @@
 //! ours that no call knows are taken down.
 
 mod audit;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
@@ -306,14 +308,15 @@ impl Registry {
             end: None,
         };
         call_span(call).in_scope(|| info!(channel.id = %channel.id, "a call arrived"));
+        // A call of which no record could be kept isn't sold.
+        if !self.parts.journal.has_room() {
+            call_span(call).in_scope(|| warn!("the caller is sent away: no record could be kept"));
+            self.parts.metrics.sent_away_without_record();
+            return self.take_down(channel.id.0.clone(), cause::CONGESTION);
+        }
         let is_overloaded = self.parts.in_setup.count() >= self.settings.most_in_setup;
         if is_overloaded {
             self.parts.metrics.overloaded();
-        }
-        // A call of which no record could be kept isn't sold.
-        if !self.parts.journal.has_room() {
-            warn!(channel.id = %channel.id, "a caller is sent away: no record could be kept");
-            return self.take_down(channel.id.0.clone(), cause::CONGESTION);
         }
         let decision = if self.closing || is_overloaded {
             Decision::Refuse(CallReason::CapacityUnavailable)

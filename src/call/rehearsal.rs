@@ -1,7 +1,7 @@
 //! What would become of a call, without a call.
 //!
-//! The machine that leads real calls is led through its first decision, with a
-//! ledger that only looks. So a rehearsal can't say anything else than what a
+//! The machine that leads real calls is led through its first decision, and whoever
+//! calls ask for room only looks. So a rehearsal can't say anything else than what a
 //! call would do at that moment.
 
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::machine::{Effect, Input, Machine};
 use super::outcome::Outcome;
 use super::record::{Attempt, CallRecord};
-use crate::capacity::{HoldId, Ledger, Request, Turn, Unavailable};
+use crate::capacity::{HoldId, Keeper, Request, Turn, Unavailable};
 use crate::clock::{self, Timestamp};
 use crate::ids::LinkId;
 use crate::routing::{Link, Offer, Plan, Trace};
@@ -37,17 +37,17 @@ pub struct Rehearsal {
 /// Leads a call as far as its first attempt, or to its end where there is none. Nothing is taken.
 ///
 /// # Errors
-/// When the ledger can't be asked.
+/// When nobody can be asked for room.
 pub async fn rehearse(
     arrival: Arrival,
     plan: Plan,
-    ledger: &dyn Ledger,
+    keeper: &Keeper,
 ) -> Result<Rehearsal, Unavailable> {
     let at = arrival.at;
     let mut machine = Machine::new(record(arrival, &plan), plan.decision);
     let effects = machine.handle(at, Input::Started);
     if let Some(request) = asked(effects) {
-        let verdict = ledger.preview(&request).await?;
+        let verdict = keeper.preview(&request).await?;
         machine
             .handle(at, Input::Verdict { attempt: request.hold.attempt, verdict: Some(verdict) });
     }
@@ -68,21 +68,21 @@ pub async fn rehearse(
 /// The links of an offer that have room now, in the order in which they would be tried.
 ///
 /// # Errors
-/// When the ledger can't be asked.
+/// When nobody can be asked for room.
 pub async fn with_room(
     offer: &Offer,
     at: Timestamp,
-    ledger: &dyn Ledger,
+    keeper: &Keeper,
 ) -> Result<Vec<Arc<Link>>, Unavailable> {
     let hold = HoldId { call: clock::new_call_id(), attempt: 1 };
     let candidates = offer.links.iter().map(|link| link.candidate(at)).collect();
     let request = Request { hold, candidates, turn: offer.first_turn() };
-    let rotated_by = ledger.preview(&request).await?.rotated_by;
+    let rotated_by = keeper.preview(&request).await?.rotated_by;
     let mut ready = Vec::new();
     let (before, after) = offer.links.split_at(rotated_by);
     for link in after.iter().chain(before) {
         let request = Request { hold, candidates: vec![link.candidate(at)], turn: Turn::None };
-        if ledger.preview(&request).await?.granted.is_some() {
+        if keeper.preview(&request).await?.granted.is_some() {
             ready.push(link.clone());
         }
     }

@@ -37,7 +37,7 @@ pub struct Keeper {
     holds: Mutex<BTreeMap<HoldId, Kept>>,
     /// Rung when the ledger wasn't told something.
     untold: Notify,
-    /// Where it is counted how often something had to be mended.
+    /// Where it is counted what was refused, and how often something had to be mended.
     metrics: Option<Arc<Metrics>>,
     /// A hold that is older than this may have been given to someone else.
     trusted_for: Duration,
@@ -79,7 +79,7 @@ impl Keeper {
         }
     }
 
-    /// The same, and what has to be mended is counted there.
+    /// The same, and what is refused, and what has to be mended, is counted there.
     pub fn counted_in(mut self, metrics: Arc<Metrics>) -> Self {
         self.metrics = Some(metrics);
         self
@@ -95,20 +95,48 @@ impl Keeper {
         &self.ledger
     }
 
-    /// As [`Ledger::reserve`]. Where it isn't known what the ledger answered, it
-    /// is told that nothing is wanted any more.
+    /// As [`Ledger::reserve`], or within this instance's share while the ledger is away.
     ///
     /// # Errors
-    /// When the ledger can't be asked: nothing may be dialled then.
+    /// When nobody can be asked: nothing may be dialled then.
     pub async fn reserve(&self, request: &Request) -> Result<Verdict, Unavailable> {
-        if let Some(share) = &self.share {
-            match share.shared_from() {
-                // What the ledger was never asked, it can't answer late.
-                None => return self.reserve_alone(share, request),
-                Some(from) if from > Instant::now() => sleep_until(from).await,
-                Some(_) => {}
-            }
+        let verdict = match self.standing_alone().await {
+            Some(share) => self.reserve_alone(share, request)?,
+            None => self.reserve_in_ledger(request).await?,
+        };
+        if let Some(metrics) = &self.metrics {
+            verdict.refusals.iter().for_each(|refusal| metrics.refused(refusal));
         }
+        Ok(verdict)
+    }
+
+    /// What [`Keeper::reserve`] would answer now. Nothing is taken, no turn is used up.
+    ///
+    /// # Errors
+    /// When nobody can be asked.
+    pub async fn preview(&self, request: &Request) -> Result<Verdict, Unavailable> {
+        match self.standing_alone().await {
+            Some(share) => share.preview(request),
+            None => self.ledger.preview(request).await,
+        }
+    }
+
+    /// The share, while it is what is asked for room; none where the ledger is. Where that
+    /// has just come back, this waits until it may be asked.
+    async fn standing_alone(&self) -> Option<&Share> {
+        let share = self.share.as_ref()?;
+        match share.shared_from() {
+            // What the ledger was never asked, it can't answer late.
+            None => return Some(share),
+            Some(from) if from > Instant::now() => sleep_until(from).await,
+            Some(_) => {}
+        }
+        None
+    }
+
+    /// Holds a call in the ledger. Where it isn't known what the ledger answered, it
+    /// is told that nothing is wanted any more.
+    async fn reserve_in_ledger(&self, request: &Request) -> Result<Verdict, Unavailable> {
         let asked = Instant::now();
         if let Some(candidate) = request.candidates.first()
             && let Some(standing) = Standing::held(request.hold, candidate)

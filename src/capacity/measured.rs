@@ -37,11 +37,7 @@ impl MeasuredLedger {
 #[async_trait::async_trait]
 impl Ledger for MeasuredLedger {
     async fn reserve(&self, request: &Request) -> Result<Verdict, Unavailable> {
-        let verdict = self.timed("reserve", self.ledger.reserve(request)).await?;
-        for refusal in &verdict.refusals {
-            self.metrics.refused(refusal);
-        }
-        Ok(verdict)
+        self.timed("reserve", self.ledger.reserve(request)).await
     }
 
     async fn preview(&self, request: &Request) -> Result<Verdict, Unavailable> {

@@ -72,6 +72,12 @@ impl State {
         verdict
     }
 
+    /// What [`State::reserve`] would answer.
+    pub fn preview(&mut self, request: &Request, now: i64) -> Verdict {
+        self.expire(now);
+        self.decide(request).0
+    }
+
     /// As [`Ledger::advance`], for one hold.
     pub fn advance(&mut self, standing: &Standing, now: i64) {
         self.expire(now);
@@ -99,7 +105,7 @@ impl State {
             None => {}
         }
         let (rotated_by, cursor) = self.rotation(request);
-        let mut verdict = Verdict { rotated_by, cursor, refusals: Vec::new(), granted: None };
+        let mut verdict = Verdict { rotated_by, cursor, ..Verdict::of(&[]) };
         let (before, after) = request.candidates.split_at(rotated_by);
         for candidate in after.iter().chain(before) {
             if let Some(refusal) = self.refusal(candidate) {

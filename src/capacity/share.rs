@@ -125,14 +125,26 @@ impl Share {
     }
 
     /// As [`super::Ledger::reserve`], within this instance's share. What is refused
-    /// is refused with the limits that were compared.
+    /// is refused with the limits that were compared: this instance's parts.
     ///
     /// # Errors
     /// When it isn't known what is used, or the ledger is back.
     pub(super) fn reserve(&self, request: &Request) -> Result<Verdict, Unavailable> {
+        self.ask(|room| room.reserve(request, self.instances))
+    }
+
+    /// What [`Share::reserve`] would answer now.
+    ///
+    /// # Errors
+    /// As for [`Share::reserve`].
+    pub(super) fn preview(&self, request: &Request) -> Result<Verdict, Unavailable> {
+        self.ask(|room| room.preview(request, self.instances))
+    }
+
+    fn ask(&self, answer: impl FnOnce(&mut Room) -> Verdict) -> Result<Verdict, Unavailable> {
         let unavailable = |reason: &str| Err(Unavailable { reason: reason.to_owned() });
         match &mut *self.phase.lock() {
-            Phase::Alone(room) => Ok(room.reserve(request, self.instances)),
+            Phase::Alone(room) => Ok(Verdict { within_share: true, ..answer(room) }),
             Phase::Away => unavailable("it is away, and the records aren't read yet"),
             Phase::Shared(_) => unavailable("it was away a moment ago"),
         }
@@ -190,11 +202,15 @@ impl Room {
     }
 
     fn reserve(&mut self, request: &Request, instances: u32) -> Verdict {
-        let candidates = request.candidates.iter();
-        let candidates = candidates.map(|candidate| self.part(candidate, instances)).collect();
-        let request = Request { hold: request.hold, candidates, turn: request.turn };
+        let request = self.parts(request, instances);
         let now = self.now();
         self.own.reserve(&request, now)
+    }
+
+    fn preview(&mut self, request: &Request, instances: u32) -> Verdict {
+        let request = self.parts(request, instances);
+        let now = self.now();
+        self.own.preview(&request, now)
     }
 
     fn note(&mut self, standing: &Standing) {
@@ -206,7 +222,14 @@ impl Room {
         i64::try_from(self.since.elapsed().as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// The same candidate under the limits that are this instance's part.
+    /// The same request, each candidate within this instance's parts.
+    fn parts(&mut self, request: &Request, instances: u32) -> Request {
+        let candidates = request.candidates.iter();
+        let candidates = candidates.map(|candidate| self.part(candidate, instances)).collect();
+        Request { hold: request.hold, candidates, turn: request.turn }
+    }
+
+    /// The same candidate under the limits that are this instance's parts.
     fn part(&mut self, candidate: &Candidate, instances: u32) -> Candidate {
         let claims = candidate.claims.iter().map(|claim| {
             let mut account = self.used.get_mut(&claim.scope);

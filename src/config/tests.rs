@@ -31,6 +31,7 @@ fn a_wrong_setting_is_named() {
         ("capacity.store", "disk"),
         ("capacity.key_prefix", "a:b"),
         ("capacity.patience_ms", "0"),
+        ("capacity.patience_ms", "401"),
         ("capacity.lease_seconds", "60"),
         ("capacity.verify_minutes", "0"),
         ("capacity.when_away", "hope"),

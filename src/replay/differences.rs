@@ -124,7 +124,8 @@ impl Found<'_> {
         }
         self.compare(of, "forwardingPriority", then.priority, link.priority);
         self.compare(of, "weight", then.weight, link.weight);
-        if let Some(refused_by) = &then.refused_by {
+        // An instance's part of a limit says nothing of the limit.
+        if let Some(refused_by) = then.refused_by.as_ref().filter(|_| !then.within_share) {
             let (of, caps) = capped(of, refused_by.scope, link);
             let now = limit(caps, refused_by).map_or_else(|| "none".to_owned(), |l| l.to_string());
             self.compare(&of, cap_name(refused_by.window), refused_by.limit.to_string(), now);

@@ -98,7 +98,9 @@ pub fn put_over(
     candidates: &[Candidate],
     at: Timestamp,
 ) {
-    for (link, refused_by) in trace.refusals_before(attempt) {
+    // What one instance counted alone is less than what was in use.
+    let of_all = trace.refusals_before(attempt).filter(|(link, _)| !link.within_share);
+    for (link, refused_by) in of_all {
         let claims = candidates.iter().flat_map(|candidate| &candidate.claims);
         let scope = scope_of(trace, link, refused_by.scope);
         let Some(claim) = claims.into_iter().find(|claim| Some(claim.scope) == scope) else {

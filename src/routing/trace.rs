@@ -46,6 +46,10 @@ pub struct LinkTrace {
     pub attempt: Option<u32>,
     /// The cap that had no room.
     pub refused_by: Option<RefusedBy>,
+    /// The ledger was away: one instance decided alone, and the limit that was compared is
+    /// its part of the cap's. Traces of older versions don't say.
+    #[serde(default)]
+    pub within_share: bool,
 }
 
 /// The numbers that were compared when a cap had no room.
@@ -96,11 +100,13 @@ impl Trace {
             if let Some(link) = self.link_mut(refusal.link) {
                 link.verdict = refusal.reason().to_owned();
                 link.refused_by = Some(refusal.into());
+                link.within_share = verdict.within_share;
             }
         }
         if let Some(link) = verdict.granted.and_then(|id| self.link_mut(id)) {
             link.verdict = DIALLED.to_owned();
             link.attempt = Some(attempt);
+            link.within_share = verdict.within_share;
         }
     }
 
@@ -108,6 +114,11 @@ impl Trace {
     pub fn order(&self) -> impl Iterator<Item = LinkId> {
         let is_tried = |link: &&LinkTrace| matches!(&*link.verdict, DIALLED | NOT_REACHED);
         self.links.iter().filter(is_tried).map(|link| link.link_id)
+    }
+
+    /// Whether an instance decided some of it alone, while the ledger was away.
+    pub fn is_within_share(&self) -> bool {
+        self.links.iter().any(|link| link.within_share)
     }
 
     /// What the ledger had answered of links before the attempt of this number, and after
@@ -143,6 +154,7 @@ impl LinkTrace {
             verdict: verdict.to_owned(),
             attempt: None,
             refused_by: None,
+            within_share: false,
         }
     }
 }

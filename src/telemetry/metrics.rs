@@ -80,6 +80,7 @@ pub struct Metrics {
     ari_connections: Counter,
     ari_replaced: Gauge,
     overloads: Counter,
+    without_record: Counter,
     journal_writes: Histogram,
     journal_failures: Counter,
     database: Timings,
@@ -138,6 +139,10 @@ impl Default for Metrics {
         let overloads = counters.plain(
             "calls_over_limit",
             "Callers refused because too many were on their way to a client",
+        );
+        let without_record = counters.plain(
+            "calls_without_record",
+            "Callers sent away because no record of their call could be kept",
         );
         let journal_failures = counters
             .plain("journal_write_failures", "Batches of records that the database didn't take");
@@ -212,6 +217,7 @@ impl Default for Metrics {
             ari_connections,
             ari_replaced,
             overloads,
+            without_record,
             journal_writes,
             journal_failures,
             database,
@@ -275,15 +281,15 @@ impl Metrics {
         self.post_dial_delay.observe(seconds(after));
     }
 
-    /// A call has its final record.
+    /// A call has its final record. It is counted as its log has it.
     pub fn call_ended(&self, record: &CallRecord) {
         let Some(end) = &record.end else { return };
         self.calls.get_or_create(&outcome_labels(end.outcome)).inc();
         for Attempt { result, ringing_at, answered_at, ended_at, .. } in &record.attempts {
-            if let Some(result) = result {
-                self.attempts.get_or_create(&[("result", result.as_str())]).inc();
-            }
-            if let Some((rang, over)) = ringing_at.zip(answered_at.or(*ended_at)) {
+            let result = result.unwrap_or(AttemptResult::Canceled);
+            self.attempts.get_or_create(&[("result", result.as_str())]).inc();
+            if let Some(rang) = ringing_at {
+                let over = answered_at.or(*ended_at).unwrap_or(end.at);
                 self.ring.observe(seconds(over - rang));
             }
         }
@@ -336,6 +342,10 @@ impl Metrics {
 
     pub fn overloaded(&self) {
         self.overloads.inc();
+    }
+
+    pub fn sent_away_without_record(&self) {
+        self.without_record.inc();
     }
 
     pub fn ari_replaced(&self) {

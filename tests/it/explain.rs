@@ -173,6 +173,7 @@ fn traced(id: i64, verdict: &str) -> LinkTrace {
         verdict: verdict.to_owned(),
         attempt: (verdict == "dialled").then_some(1),
         refused_by: None,
+        within_share: false,
     }
 }
 
@@ -271,7 +272,7 @@ async fn a_call_is_told_with_its_links_its_attempts_and_its_end() {
                 "Everybody who was dialled was busy. Recorded as BUSY, all_busy.",
                 "campaign 1 (Solar) answers it",
                 "priority: the lower number first, among equals by lot and weight (seed 7).",
-                "the link's dailyCap of 1 had no room, 1 calls were used and 0 held.",
+                "the link's dailyCap of 1 had no room, 1 call was used and 0 held.",
                 "2. Beta (beta), link 2, priority 2, weight 10:\n     dialled, attempt 1.",
                 "12:05:00.000  attempt 1: Beta (link 2) is dialled",
                 "12:05:03.000  Beta is busy (SIP 486)",
@@ -308,7 +309,7 @@ async fn a_setting_that_differs_is_named_and_what_it_changes() {
             &told.explain(third.call),
             &[
                 "First: then Acme (link 1) is dialled, today Beta (link 2) is dialled.",
-                "the link's dailyCap of 1 had no room, 1 calls were used and 0 held.",
+                "the link's dailyCap of 1 had no room, 1 call was used and 0 held.",
             ],
         );
         assert_says(&told.explain(first.call), &[THE_SAME]);
@@ -324,7 +325,7 @@ async fn a_setting_that_differs_is_named_and_what_it_changes() {
         told.set_link(1, |link| link.max_concurrency = Set(1)).await;
         assert_says(
             &told.explain(beside.call),
-            &["the link's maxConcurrency of 1 had no room, 1 calls were up."],
+            &["the link's maxConcurrency of 1 had no room, 1 call was ringing or up."],
         );
         told.set_link(1, |link| link.status = Set(Status::Inactive)).await;
         told.set_link(2, |link| link.weight = Set(11)).await;
@@ -353,6 +354,64 @@ async fn a_setting_that_differs_is_named_and_what_it_changes() {
             "no_active_campaign_for_did"
         );
         assert_eq!(json["trace"]["links"][0]["verdict"], "dialled");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_instances_part_of_a_limit_is_told_as_such_and_not_compared_with_todays_limit() {
+    on_both(async |told| {
+        told.set_link(1, |link| link.daily_cap = Set(Some(5))).await;
+        let mut alone = to_beta("2026-11-20T12:05:00Z");
+        for link in &mut alone.trace.links {
+            link.within_share = true;
+        }
+        // An older version's trace doesn't say.
+        let older = to_beta("2026-11-20T12:06:00Z");
+        for record in [&alone, &older] {
+            told.keep(record).await;
+        }
+        let said = told.explain(alone.call);
+        assert_says(
+            &said,
+            &[
+                "The ledger was away: one instance decided alone, within its share of each cap.",
+                "the instance's share of the link's dailyCap, 1, had no room, 1 call was used and 0 held.",
+                "First: then Beta (link 2) is dialled, today Acme (link 1) is dialled.",
+                "Then there was one instance's share of each cap, today there is the whole.",
+                "Nothing of the configuration has been changed since.",
+            ],
+        );
+        let json = run(&told.url, &[&alone.call.to_string(), "--json"]);
+        let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+        assert_eq!(json["trace"]["links"][0]["withinShare"], true);
+        assert_eq!(json["today"]["differences"].as_array().unwrap().len(), 0);
+        let said = told.explain(older.call);
+        assert_says(&said, &["link 1 (Acme): dailyCap was 1, is 5."]);
+        assert!(!said.contains("share"), "{said}");
+        // What one instance counted isn't what is in use of the whole.
+        told.set_link(1, |link| link.daily_cap = Set(Some(1))).await;
+        let parted = told.explain(alone.call);
+        assert_says(&parted, &["today Acme (link 1) is dialled."]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_call_that_went_no_further_is_told_with_all_that_may_have_been_the_reason() {
+    on_both(async |told| {
+        let not_reached = vec![traced(1, "not_reached"), traced(2, "not_reached")];
+        let mut refused = to_acme("2026-11-20T12:00:00Z");
+        refused.attempts.clear();
+        refused.answered_at = None;
+        refused.trace.links = not_reached;
+        let end = refused.end.unwrap();
+        refused.end = Some(End { outcome: Outcome::NO_LEDGER, ..end });
+        told.keep(&refused).await;
+        assert_says(
+            &told.explain(refused.call),
+            &["It went no further: the ledger was away, or the service had too much to do or was about to end. Recorded as REJECTED, capacity_unavailable."],
+        );
     })
     .await;
 }

@@ -105,7 +105,7 @@ impl RouteInfoApi {
             (_, Decision::Refuse(reason)) => return Ok(reject(reason)),
             (None, Decision::Offer(_)) => return Ok(reject(CallReason::DidNotFound)),
         };
-        let links = with_room(&offer, clock::now(), &*backend.ledger).await?;
+        let links = with_room(&offer, clock::now(), &backend.keeper).await?;
         let targets = describe(backend, links).await?;
         if targets.is_empty() {
             return Ok(reject(CallReason::NoEligibleClientsAvailable));

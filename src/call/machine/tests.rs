@@ -489,7 +489,8 @@ fn held() -> (Machine, Snapshot) {
     let at = record.started_at;
     let mut machine = Machine::new(record, Decision::Offer(offer));
     machine.handle(at, Input::Started);
-    let verdict = Verdict { rotated_by: 0, cursor: None, refusals: Vec::new(), granted };
+    let refusals = Vec::new();
+    let verdict = Verdict { rotated_by: 0, cursor: None, refusals, granted, within_share: false };
     machine.handle(at, Input::Verdict { attempt: 1, verdict: Some(verdict) });
     (machine, snapshot)
 }

@@ -259,7 +259,13 @@ fn try_verdict(answer: &str) -> Option<Verdict> {
     let words: Vec<_> = words.collect();
     let refusals = words.chunks(6).map(read_refusal).collect::<Option<_>>()?;
     let some = |id| (id != 0).then_some(LinkId(id));
-    Some(Verdict { rotated_by, cursor: some(cursor), refusals, granted: some(granted) })
+    Some(Verdict {
+        rotated_by,
+        cursor: some(cursor),
+        refusals,
+        granted: some(granted),
+        within_share: false,
+    })
 }
 
 fn read_refusal(words: &[&str]) -> Option<Refusal> {

@@ -77,7 +77,7 @@ fn ending(record: &CallRecord) -> String {
             "No cap had room: nobody was dialled".to_owned()
         }
         CallReason::CapacityUnavailable => {
-            "Nobody could be asked whether there was room: the ledger was away, or the service had too much to do"
+            "It went no further: the ledger was away, or the service had too much to do or was about to end"
                 .to_owned()
         }
         CallReason::SystemError => "It was ended by an operator or an error".to_owned(),
@@ -109,6 +109,12 @@ fn write_decision(out: &mut String, record: &CallRecord) -> std::fmt::Result {
     let strategy = trace.strategy.map(|strategy| order(record, strategy)).unwrap_or_default();
     let ring = trace.dial_timeout_seconds.unwrap_or_default();
     writeln!(out, "  {strategy} Each client is rung for at most {ring} s.")?;
+    if trace.is_within_share() {
+        writeln!(
+            out,
+            "  The ledger was away: one instance decided alone, within its share of each cap."
+        )?;
+    }
     for (place, link) in trace.links.iter().enumerate() {
         let LinkTrace { client_name, client_identifier, link_id, priority, weight, .. } = link;
         writeln!(
@@ -150,13 +156,13 @@ fn verdict(link: &LinkTrace) -> String {
         cap => cap,
     };
     match &link.refused_by {
-        Some(refused_by) => format!("passed over, {said}: {}", full(refused_by)),
+        Some(refused_by) => format!("passed over, {said}: {}", full(refused_by, link.within_share)),
         None => format!("passed over, {said}"),
     }
 }
 
-/// The numbers that were compared.
-fn full(refused_by: &RefusedBy) -> String {
+/// The numbers that were compared: a cap's, or those of one instance's part of it.
+fn full(refused_by: &RefusedBy, is_within_share: bool) -> String {
     let RefusedBy { scope, window, used, held, limit } = refused_by;
     let whose = match scope {
         ScopeKind::Link => "the link's",
@@ -165,11 +171,20 @@ fn full(refused_by: &RefusedBy) -> String {
         ScopeKind::Seller => "the seller's",
     };
     let cap = cap_name(*window);
-    let counted = match window {
-        None => format!("{used} calls were up"),
-        Some(_) => format!("{used} calls were used and {held} held"),
+    let cap = if is_within_share {
+        format!("the instance's share of {whose} {cap}, {limit},")
+    } else {
+        format!("{whose} {cap} of {limit}")
     };
-    format!("{whose} {cap} of {limit} had no room, {counted}")
+    let counted = match window {
+        None => format!("{} ringing or up", calls(*used)),
+        Some(_) => format!("{} used and {held} held", calls(*used)),
+    };
+    format!("{cap} had no room, {counted}")
+}
+
+fn calls(count: u32) -> String {
+    if count == 1 { "1 call was".to_owned() } else { format!("{count} calls were") }
 }
 
 fn write_what_happened(out: &mut String, record: &CallRecord) -> std::fmt::Result {
@@ -239,10 +254,17 @@ fn write_today(out: &mut String, record: &CallRecord, today: &Today) -> std::fmt
                 let LinkTrace { link_id, client_name, .. } = link;
                 writeln!(out, "  Link {link_id} ({client_name}): {}.", verdict(link))?;
             }
+            if record.trace.is_within_share() {
+                writeln!(
+                    out,
+                    "  Then there was one instance's share of each cap, today there is the whole."
+                )?;
+            }
         }
     }
     if differences.is_empty() {
-        let is_explained = refused_now(record, today).next().is_some();
+        let is_explained =
+            record.trace.is_within_share() || refused_now(record, today).next().is_some();
         if again.parting.is_some() && !is_explained {
             return writeln!(
                 out,

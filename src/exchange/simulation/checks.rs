@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use capconduit_entity::CallReason;
+use capconduit_entity::{AttemptResult, CallReason};
 
 use super::people::{Caller, Moment};
 use super::story::{Story, UNDER_WAY_MS, moment_of};
 use super::town::Town;
 use super::vault::is_answered;
 use crate::ari::LegId;
-use crate::call::CallRecord;
+use crate::call::{CallRecord, Outcome};
 use crate::capacity::{Caps, Scope};
 use crate::clock::{self, Timestamp};
 use crate::ids::{CallId, LinkId};
@@ -261,6 +261,39 @@ impl Checks {
             self.fail(|| format!("records of a caller who never was, {channel}: {own:?}"));
         }
         self.volumes_must_be_kept(records);
+    }
+
+    /// What was counted of calls is what the records say, where one life counted them all.
+    pub fn figures_must_be_right(&mut self, figures: &str, records: &[Arc<CallRecord>]) {
+        if self.report.kills > 0 {
+            return;
+        }
+        let mut expected = BTreeMap::<String, u64>::new();
+        for record in records {
+            let Some(Outcome { status, reason }) = record.end.map(|end| end.outcome) else {
+                continue;
+            };
+            let key = format!("capconduit_calls_total{{status=\"{status}\",reason=\"{reason}\"}}");
+            *expected.entry(key).or_default() += 1;
+            for attempt in &record.attempts {
+                let result = attempt.result.unwrap_or(AttemptResult::Canceled);
+                let key = format!("capconduit_attempts_total{{result=\"{result}\"}}");
+                *expected.entry(key).or_default() += 1;
+            }
+        }
+        let is_counted = |key: &str| {
+            let families = ["capconduit_calls_total{", "capconduit_attempts_total{"];
+            families.iter().any(|family| key.starts_with(family))
+        };
+        let counted: BTreeMap<String, u64> = figures
+            .lines()
+            .filter_map(|line| line.rsplit_once(' '))
+            .filter(|(key, count)| is_counted(key) && *count != "0")
+            .map(|(key, count)| (key.to_owned(), count.parse().expect("a whole number")))
+            .collect();
+        if counted != expected {
+            self.fail(|| format!("counted were {counted:?}, and the records say {expected:?}"));
+        }
     }
 
     fn record_must_be_right(&mut self, story: &Story, record: &CallRecord) {

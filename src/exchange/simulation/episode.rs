@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::asterisk::{Asterisk, Shared, Simulated};
 use super::checks::Checks;
 pub use super::checks::Report;
-use super::people::{Caller, Moment};
+use super::people::{self, Caller};
 use super::town::Town;
 use super::vault::Vault;
 use crate::call::registry::CallSettings;
@@ -26,6 +26,7 @@ use crate::exchange::{Exchange, Ground, Settings};
 use crate::ids::Mark;
 use crate::journal::JournalSettings;
 use crate::routing::Current;
+use crate::telemetry::{Metrics, Moment};
 
 pub struct Episode {
     seed: u64,
@@ -141,6 +142,7 @@ impl World {
         routing.set(self.town.snapshot());
         let leases = Leases::default();
         let ledger = Arc::new(MemoryLedger::unfilled(leases));
+        let metrics = Arc::<Metrics>::default();
         let recount = RecountSettings { grace: Duration::ZERO, ..RecountSettings::default() };
         let ground = Ground {
             switch: Arc::new(Simulated(self.switch.clone())),
@@ -149,7 +151,7 @@ impl World {
             truth: self.vault.clone(),
             archive: self.vault.clone(),
             routing,
-            metrics: Arc::default(),
+            metrics: metrics.clone(),
         };
         let journal = JournalSettings {
             directory: self.folder.path().to_owned(),
@@ -166,11 +168,11 @@ impl World {
         if until_killed {
             std::future::pending::<()>().await;
         }
-        self.come_to_rest(exchange).await;
+        self.come_to_rest(exchange, &metrics).await;
     }
 
     /// Everybody leaves in the end, and nothing of them is left.
-    async fn come_to_rest(&self, exchange: Exchange) {
+    async fn come_to_rest(&self, exchange: Exchange, metrics: &Metrics) {
         let began = Instant::now();
         loop {
             sleep(Duration::from_secs(1)).await;
@@ -203,6 +205,8 @@ impl World {
         ] {
             self.switch.lock().must_not(what, count);
         }
+        let figures = metrics.text(&Moment::default());
+        self.switch.lock().checks.figures_must_be_right(&figures, &self.vault.records());
         exchange.stop().await;
     }
 
@@ -215,7 +219,7 @@ impl World {
         let seen = asterisk.now.saturating_sub(self.luck.random_range(0..1_000));
         touch(self.folder.path(), self.began + Duration::from_millis(seen));
         asterisk.detach();
-        let back: Moment = asterisk.now + down_ms;
+        let back: people::Moment = asterisk.now + down_ms;
         asterisk.advance(back, u64::MAX);
         asterisk.now = back;
     }
@@ -241,7 +245,7 @@ impl World {
 }
 
 /// Lets the agenda happen, in simulated time.
-async fn let_happen(switch: &Shared, since: Instant, began: Moment, stop_at: u64) {
+async fn let_happen(switch: &Shared, since: Instant, began: people::Moment, stop_at: u64) {
     loop {
         let next = switch.next().expect("somebody always looks around");
         let due = since + Duration::from_millis(next.saturating_sub(began));

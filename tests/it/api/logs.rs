@@ -62,6 +62,7 @@ fn trace(seller: i64) -> Trace {
             held: 1,
             limit: 5,
         }),
+        within_share: false,
     };
     Trace {
         revision: Some(12),

@@ -5,6 +5,8 @@ use capconduit::routing::{self, Decision};
 use serde_json::{Value, json};
 
 use crate::support::api::{Person, TestApi, campaign, client, id, link};
+use crate::support::redis::Redis;
+use crate::support::wait::{eventually, seconds};
 
 const DID: &str = "+442071838750";
 
@@ -39,7 +41,7 @@ async fn call(api: &TestApi) -> Option<LinkId> {
         candidates: offer.links.iter().map(|link| link.candidate(at)).collect(),
         turn: offer.first_turn(),
     };
-    api.backend.ledger.reserve(&request).await.unwrap().granted
+    api.backend.keeper.reserve(&request).await.unwrap().granted
 }
 
 async fn simulate(person: &Person, side: &str) -> Value {
@@ -121,4 +123,45 @@ async fn sellers_simulate_calls_to_their_own_dids_and_staff_to_any() {
     let bad = json!({"did": "020 7183 8750", "at": "yesterday"});
     let refused = staff.post("/api/admin/routing/simulate", bad).await;
     assert_eq!(refused.refused_fields(400), ["at", "did"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_shared_ledger_is_away_a_simulation_says_what_an_instance_alone_does() {
+    let mut redis = Redis::start();
+    let api = TestApi::of_two(&redis).await;
+    let seller = api.seller("joe").await;
+    let links = campaign_for_three(&api, &seller, "round_robin").await;
+    let campaign = &seller.get("/api/seller/campaigns").await.expect(200)["items"][0]["id"];
+    let path = format!("/api/seller/campaigns/{campaign}/clients/{}", links[1]);
+    // Of one call at once no instance has a part, of three it has one.
+    seller.put(&path, json!({"maxConcurrency": 3, "dailyCap": null})).await.expect(200);
+    assert_eq!(simulate(&seller, "seller").await["trace"]["links"][0]["withinShare"], false);
+    redis.stop();
+    let asked = json!({"did": DID});
+    let alone = eventually("the share is known", seconds(10), async || {
+        let answer = seller.post("/api/seller/routing/simulate", asked.clone()).await;
+        if answer.status == 503 {
+            return None;
+        }
+        let answer = answer.expect(200);
+        (answer["trace"]["links"][0]["withinShare"] == true).then_some(answer)
+    })
+    .await;
+    let traced = &alone["trace"]["links"];
+    assert_eq!(traced[0]["verdict"], "concurrency_cap");
+    assert_eq!(traced[0]["refusedBy"]["limit"], 0);
+    assert_eq!(alone["first"]["campaignClientSettingId"], links[1]);
+    assert_eq!(
+        (&traced[1]["withinShare"], &traced[2]["withinShare"]),
+        (&json!(true), &json!(false))
+    );
+    assert_eq!(simulate(&seller, "seller").await["trace"], alone["trace"], "nothing was taken");
+    // For a dialplan that routes by itself, the same holds.
+    let info = api.dialplan().get(&format!("/api/internal/route_info?did={DID}")).await.expect(200);
+    let targets = info["routingInfo"]["targets"].as_array().unwrap();
+    assert_eq!((targets.len(), &targets[0]["campaignClientSettingId"]), (1, &json!(links[1])));
+
+    assert_eq!(call(&api).await, Some(LinkId(links[1])));
+    assert_eq!(simulate(&seller, "seller").await["callStatus"], "REJECTED_CC");
+    assert_eq!(call(&api).await, None);
 }

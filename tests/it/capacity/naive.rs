@@ -217,5 +217,6 @@ impl Naive {
 }
 
 const fn nothing() -> Verdict {
-    Verdict { rotated_by: 0, cursor: None, refusals: Vec::new(), granted: None }
+    let refusals = Vec::new();
+    Verdict { rotated_by: 0, cursor: None, refusals, granted: None, within_share: false }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use capconduit::capacity::measured::MeasuredLedger;
 use capconduit::capacity::recount::{Known, Recount, RecountSettings, Truth};
 use capconduit::capacity::{
     Book, Candidate, HoldId, Keeper, Leases, RedisSettings, Refusal, Request, Scope, ScopeKind,
@@ -11,11 +12,13 @@ use capconduit::capacity::{
 };
 use capconduit::clock::{self, Timestamp};
 use capconduit::ids::{CallId, CampaignId, LinkId};
+use capconduit::telemetry::{Metrics, Moment};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{claim, connect, hold, settings};
+use crate::support::metrics;
 use crate::support::redis::Redis;
 use crate::support::wait::{eventually, seconds};
 
@@ -48,6 +51,7 @@ struct Instance {
     keeper: Arc<Keeper>,
     recount: Arc<Recount>,
     logs: Arc<Logs>,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
     _link: DropGuard,
@@ -62,7 +66,9 @@ impl Instance {
         let patience = Duration::from_millis(300);
         let settings = RedisSettings { patience, ..settings(redis, "share", node) };
         let (ledger, link) = connect(settings);
-        let mut keeper = Keeper::new(ledger, node, &Leases::default());
+        let metrics = Arc::<Metrics>::default();
+        let ledger = Arc::new(MeasuredLedger::new(ledger, metrics.clone()));
+        let mut keeper = Keeper::new(ledger, node, &Leases::default()).counted_in(metrics.clone());
         if share {
             keeper = keeper.with_share(Share::new(INSTANCES, logs.clone()));
         }
@@ -78,7 +84,8 @@ impl Instance {
             let (recount, stop) = (recount.clone(), stop.clone());
             async move { recount.run(stop).await }
         });
-        let instance = Self { keeper, recount, logs: logs.clone(), stop, tasks, _link: link };
+        let logs = logs.clone();
+        let instance = Self { keeper, recount, logs, metrics, stop, tasks, _link: link };
         instance.wait_for(|status| matches!(status, Status::Open(_))).await;
         instance
     }
@@ -116,6 +123,20 @@ impl Instance {
     async fn ask(&self, hold: HoldId, candidates: &[Candidate]) -> Result<Verdict, Unavailable> {
         let request = Request { hold, candidates: candidates.to_vec(), turn: Turn::None };
         self.keeper.reserve(&request).await
+    }
+
+    /// What it would answer to [`Self::ask`].
+    async fn preview(&self, candidate: &Candidate) -> Verdict {
+        let candidates = vec![candidate.clone()];
+        let request = Request { hold: fresh(), candidates, turn: Turn::None };
+        self.keeper.preview(&request).await.unwrap()
+    }
+
+    /// Links that were refused for want of a place among live calls, as it is counted.
+    fn counted(&self) -> f64 {
+        let figures = metrics::Metrics::parse(&self.metrics.text(&Moment::default()));
+        let refusal = "capconduit_cap_refusals_total{scope=\"link\",cap=\"concurrency\"}";
+        figures.sum(refusal)
     }
 
     /// As many calls as there is room for, and why there are no more.
@@ -301,5 +322,40 @@ async fn a_share_waits_for_the_records_and_counts_no_call_twice() {
     // What was held and not answered is free again, here too.
     one.keeper.release(held[0]).await;
     assert_eq!(one.fill(&candidate).await.0.len(), 1);
+    one.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_share_decides_says_so_is_counted_and_can_be_looked_at() {
+    let (mut redis, logs) = (Redis::start(), Arc::new(Logs::default()));
+    let one = Instance::start(&redis, "one", &logs, true).await;
+    let candidate = link(1, 4, None);
+    one.wait_until_shared().await;
+    let shared = one.preview(&candidate).await;
+    assert_eq!((shared.granted, shared.within_share), (Some(candidate.link), false));
+    redis.stop();
+    one.wait_until_alone().await;
+    let ask = async || one.ask(fresh(), std::slice::from_ref(&candidate)).await.unwrap();
+    for _ in 0..2 {
+        // However often somebody looks, nothing is taken.
+        let looked_at = [one.preview(&candidate).await, one.preview(&candidate).await];
+        let held = ask().await;
+        assert_eq!(looked_at, [held.clone(), held.clone()]);
+        assert!(held.granted.is_some() && held.within_share, "{held:?}");
+    }
+    let before = one.counted();
+    let full = one.preview(&candidate).await;
+    assert_eq!(one.counted(), before, "nobody was refused");
+    assert_eq!((full.refusals[0].limit, full.granted, full.within_share), (2, None, true));
+    assert_eq!(ask().await, full);
+    assert_eq!(one.counted(), before + 1.0);
+
+    redis.start_again();
+    one.wait_until_shared().await;
+    let before = one.counted();
+    let (held, full) = one.fill(&candidate).await;
+    assert_eq!((held.len(), full.limit), (2, 4));
+    assert_eq!(one.counted(), before + 1.0, "once, whoever refuses");
+    assert!(!one.preview(&candidate).await.within_share);
     one.stop().await;
 }

@@ -4,11 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use capconduit::api::{self, Backend, SessionSettings, StreamSettings, Streams, Switch};
-use capconduit::capacity::{Keeper, Leases, MemoryLedger};
+use capconduit::capacity::recount::{Recount, RecountSettings};
+use capconduit::capacity::{
+    Keeper, LeaseClock, Leases, MemoryLedger, RedisLedger, RedisSettings, Share, Status,
+};
 use capconduit::clock;
 use capconduit::ids::CallId;
 use capconduit::live::Live;
 use capconduit::routing::snapshot::Current;
+use capconduit::store::truth::Records;
 use capconduit_entity::{Role, api_token};
 use parking_lot::Mutex;
 use reqwest::{Method, RequestBuilder};
@@ -21,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::database::TestDatabase;
 use super::events::Events;
+use super::redis::Redis;
+use super::wait::seconds;
 
 pub const INTERNAL_TOKEN: &str = "the token of the dialplan";
 pub const PASSWORD: &str = "correct horse battery";
@@ -92,17 +98,56 @@ impl TestApi {
     /// The same, with streams of live calls that are led like this.
     pub async fn with_streams(settings: StreamSettings) -> Self {
         let database = TestDatabase::create().await;
-        let switch = Arc::new(FakeSwitch::default());
         let keeper = Keeper::new(Arc::new(MemoryLedger::default()), "", &Leases::default());
+        Self::serve(database, Arc::new(keeper), settings, CancellationToken::new()).await
+    }
+
+    /// One of two instances that share a ledger, and hold against their share without it.
+    pub async fn of_two(redis: &Redis) -> Self {
+        let (database, stop) = (TestDatabase::create().await, CancellationToken::new());
+        let leases = Leases::default();
+        let settings = RedisSettings {
+            url: redis.url(),
+            prefix: "api".to_owned(),
+            node: "one".to_owned(),
+            leases,
+            clock: LeaseClock::Own,
+            patience: seconds(5),
+        };
+        let ledger = Arc::new(RedisLedger::start(settings, stop.clone()).unwrap());
+        let truth = Arc::new(Records(database.connection.clone()));
+        let keeper = Keeper::new(ledger, "one", &leases).with_share(Share::new(2, truth.clone()));
+        let keeper = Arc::new(keeper);
+        let recount = Recount::new(keeper.clone(), truth, RecountSettings::default());
+        tokio::spawn({
+            let (keeper, stop) = (keeper.clone(), stop.clone());
+            async move { keeper.run(stop).await }
+        });
+        tokio::spawn({
+            let stop = stop.clone();
+            async move { recount.run(stop).await }
+        });
+        let mut status = keeper.ledger().status();
+        let open = status.wait_for(|status| matches!(status, Status::Open(_)));
+        tokio::time::timeout(seconds(10), open).await.expect("an open ledger in time").unwrap();
+        Self::serve(database, keeper, StreamSettings::default(), stop).await
+    }
+
+    async fn serve(
+        database: TestDatabase,
+        keeper: Arc<Keeper>,
+        settings: StreamSettings,
+        stop: CancellationToken,
+    ) -> Self {
+        let switch = Arc::new(FakeSwitch::default());
         let backend = Backend::new(
             database.connection.clone(),
             Arc::new(Current::default()),
-            Arc::new(keeper),
+            keeper,
             Arc::new(Live::new(7)),
             switch.clone(),
             SessionSettings::default(),
         );
-        let stop = CancellationToken::new();
         let backend = backend
             .with_internal_token(INTERNAL_TOKEN)
             .with_streams(Streams::new(settings, stop.clone()));

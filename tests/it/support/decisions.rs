@@ -5,8 +5,11 @@
 //! links that the trace says were dialled, in that order; each link that was passed over
 //! had a cap without room; the outcome follows from the attempts; the order is the one
 //! that the trace's seed or cursor gives; and a simulated call meets with the same order.
+//! Where the configuration is still the same, the links are those of today, and so are the
+//! limits that were compared. What was counted, a log can't prove: the tests of caps do.
 
 use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::Arc;
 
 use capconduit::capacity::Caps;
@@ -47,14 +50,14 @@ impl Service {
         let numbers: BTreeSet<&str> =
             logs.iter().filter_map(|log| log["did"]["number"].as_str()).collect();
         for number in numbers {
-            let newest =
-                logs.iter().find(|log| log["did"]["number"] == number).expect("it has one");
-            self.assert_simulated_alike(number, &newest["trace"]).await;
+            let traces = logs.iter().filter(|log| log["did"]["number"] == number);
+            let traces: Vec<&Value> = traces.map(|log| &log["trace"]).collect();
+            self.assert_simulated_alike(number, &traces).await;
         }
     }
 
-    /// A call to this number would meet with what the last one did, if nothing was changed.
-    async fn assert_simulated_alike(&self, number: &str, last: &Value) {
+    /// A call to this number would meet with what these did, if nothing was changed since.
+    async fn assert_simulated_alike(&self, number: &str, newest_first: &[&Value]) {
         let asked = json!({"did": number});
         let Some(simulated) = self.admin().try_post("/api/admin/routing/simulate", asked).await
         else {
@@ -63,6 +66,18 @@ impl Service {
         let trace = &simulated["trace"];
         let sensible = assert_links(trace).and_then(|()| assert_order(trace));
         sensible.unwrap_or_else(|wrong| panic!("{wrong}: {simulated:#}"));
+        let mut limits = BTreeMap::new();
+        for past in newest_first.iter().filter(|past| past["revision"] == trace["revision"]) {
+            for path in compared(past) {
+                if let Entry::Vacant(unknown) = limits.entry(path) {
+                    let path = format!("/api/admin/caps/{}/ledger", unknown.key());
+                    unknown.insert(self.admin().get(&path).await["caps"].clone());
+                }
+            }
+            let alike = assert_as_configured(past, trace, &limits);
+            alike.unwrap_or_else(|wrong| panic!("{wrong}: {past:#} {simulated:#}"));
+        }
+        let last = newest_first[0];
         if configuration(trace) != configuration(last) {
             return;
         }
@@ -99,7 +114,56 @@ fn assert_agrees(log: &Value) -> Agrees {
     let last_of_each: Vec<(u64, i64)> =
         (0..attempts.len()).filter(|place| !is_repeated(*place)).map(|at| attempts[at]).collect();
     ensure(dialled == last_of_each, || format!("dialled were {dialled:?}, and not {attempts:?}"))?;
+    let of_links: BTreeMap<_, _> = items(&trace["links"])
+        .iter()
+        .map(|link| (number_of(&link["linkId"]), &link["clientId"]))
+        .collect();
+    for attempt in items(&log["attempts"]) {
+        let link = number_of(&attempt["campaignClientSettingId"]);
+        let client = &attempt["client"]["id"];
+        ensure(of_links.get(&link) == Some(&client), || {
+            format!("link {link} isn't of client {client}")
+        })?;
+    }
+    for (of, id) in [("did", "didId"), ("campaign", "campaignId")] {
+        ensure(log[of]["id"] == trace[id], || format!("the {of} isn't {}", trace[id]))?;
+    }
     assert_outcome(log)
+}
+
+/// The scopes whose caps had no room, as paths name them.
+fn compared(trace: &Value) -> impl Iterator<Item = String> {
+    items(&trace["links"]).iter().filter_map(|link| Some(scope_of(trace, link)?.0))
+}
+
+/// The scope whose cap had no room for a link, as paths name it, and the numbers; none
+/// where an instance compared its part of a limit.
+fn scope_of<'a>(trace: &Value, link: &'a Value) -> Option<(String, &'a Value)> {
+    let refused = &link["refusedBy"];
+    if link["withinShare"] == true {
+        return None;
+    }
+    let scope = refused["scope"].as_str()?;
+    let id = match scope {
+        "link" => &link["linkId"],
+        "client" => &link["clientId"],
+        "campaign" => &trace["campaignId"],
+        _ => &trace["sellerId"],
+    };
+    Some((format!("{scope}/{id}"), refused))
+}
+
+/// A trace of today's configuration has its links and its limits.
+fn assert_as_configured(trace: &Value, today: &Value, limits: &BTreeMap<String, Value>) -> Agrees {
+    let (then, now) = (configuration(trace), configuration(today));
+    ensure(then == now, || format!("it is {now:?}, and not {then:?}"))?;
+    for (path, refused) in items(&trace["links"]).iter().filter_map(|it| scope_of(trace, it)) {
+        let window = refused["window"].as_str().unwrap_or("concurrency");
+        let cap = items(&limits[&path]).iter().find(|cap| cap["window"] == window);
+        let limit = cap.map_or(&Value::Null, |cap| &cap["limit"]);
+        ensure(*limit == refused["limit"], || format!("{window} of {path} is {limit}"))?;
+    }
+    Ok(())
 }
 
 /// The outcome follows from what became of the attempts.
@@ -157,8 +221,12 @@ fn assert_links(trace: &Value) -> Agrees {
     let links = items(&trace["links"]);
     let last = links.iter().rposition(|link| verdict(link) == "dialled");
     let mut attempt = 0;
+    let is_left_out = |link: &Value| OBSTACLES.contains(&verdict(link));
+    ensure(links.is_sorted_by_key(is_left_out), || "who takes part comes first".to_owned())?;
     for (place, link) in links.iter().enumerate() {
         let refused = &link["refusedBy"];
+        let is_cap = verdict(link).ends_with("_cap");
+        ensure(is_cap != refused.is_null(), || format!("no cap refused {link}"))?;
         let expected = match verdict(link) {
             "dialled" => {
                 let number = count(&link["attempt"]);
@@ -169,7 +237,6 @@ fn assert_links(trace: &Value) -> Agrees {
             "not_reached" => last.is_none_or(|last| place > last),
             word if OBSTACLES.contains(&word) => true,
             word => {
-                ensure(!refused.is_null(), || format!("nothing shows the {word}"))?;
                 let taken = count(&refused["used"]) + count(&refused["held"]);
                 word == cap(refused) && taken >= count(&refused["limit"])
             }
@@ -265,9 +332,11 @@ fn dialled(trace: &Value) -> Vec<(u64, i64)> {
 fn configuration(trace: &Value) -> (Value, BTreeSet<String>) {
     let links = items(&trace["links"]).iter().map(|link| {
         let obstacle = OBSTACLES.contains(&verdict(link)).then(|| verdict(link));
-        format!("{} {} {} {obstacle:?}", link["linkId"], link["priority"], link["weight"])
+        let [id, client] = [&link["linkId"], &link["clientId"]];
+        format!("{id} {client} {} {} {obstacle:?}", link["priority"], link["weight"])
     });
-    (json!([trace["campaignId"], trace["strategy"]]), links.collect())
+    let of_campaign = ["sellerId", "didId", "campaignId", "strategy", "dialTimeoutSeconds"];
+    (of_campaign.map(|field| trace[field].clone()).into(), links.collect())
 }
 
 fn verdict(link: &Value) -> &str {
@@ -276,4 +345,115 @@ fn verdict(link: &Value) -> &str {
 
 fn number_of(value: &Value) -> i64 {
     value.as_i64().unwrap_or_else(|| panic!("not a number: {value}"))
+}
+
+// === of a log that was falsified ===
+
+fn falsifiable() -> Value {
+    let link = |id: i64, verdict: &str, attempt: Value, refused_by: Value| {
+        json!({
+            "linkId": id, "clientId": 10 + id, "priority": id, "weight": 1, "verdict": verdict,
+            "attempt": attempt, "refusedBy": refused_by, "withinShare": false,
+        })
+    };
+    let cap = |scope: &str, window: Value, used: u32, held: u32| json!({"scope": scope, "window": window, "used": used, "held": held, "limit": 4});
+    let none = || Value::Null;
+    let attempt = |position: u32, link: i64, result: &str| {
+        json!({
+            "position": position, "campaignClientSettingId": link, "client": {"id": 10 + link},
+            "result": result,
+        })
+    };
+    json!({
+        "did": {"id": 3}, "campaign": {"id": 7}, "client": {"id": 14},
+        "callStatus": "ANSWERED", "reason": "answered",
+        "attempts": [attempt(1, 2, "busy"), attempt(2, 4, "answered")],
+        "trace": {
+            "revision": 9, "didId": 3, "sellerId": 1, "campaignId": 7, "strategy": "priority",
+            "dialTimeoutSeconds": 20, "seed": 1, "cursor": null,
+            "links": [
+                link(1, "concurrency_cap", none(), cap("link", none(), 4, 0)),
+                link(2, "dialled", json!(1), none()),
+                link(3, "daily_cap", none(), cap("client", json!("day"), 3, 1)),
+                link(4, "dialled", json!(2), none()),
+                link(5, "not_reached", none(), none()),
+                link(6, "client_inactive", none(), none()),
+            ],
+        },
+    })
+}
+
+#[test]
+fn a_log_that_was_falsified_does_not_agree() {
+    let today = falsifiable()["trace"].clone();
+    let limits = [("link/1", "concurrency"), ("client/13", "day")];
+    let limits =
+        limits.map(|(of, window)| (of.to_owned(), json!([{"window": window, "limit": 4}])));
+    let limits = BTreeMap::from(limits);
+    let agrees = |log: &Value| {
+        assert_agrees(log)?;
+        let known: BTreeSet<_> = limits.keys().cloned().collect();
+        let asked: BTreeSet<_> = compared(&log["trace"]).collect();
+        ensure(asked.is_subset(&known), || format!("{asked:?} have no caps"))?;
+        assert_as_configured(&log["trace"], &today, &limits)
+    };
+    assert_eq!(agrees(&falsifiable()), Ok(()));
+    let set = |path: &str, value: Value| {
+        let mut log = falsifiable();
+        *log.pointer_mut(path).unwrap() = value;
+        (format!("{path} is {}", log.pointer(path).unwrap()), log)
+    };
+    let mut falsified = vec![
+        set("/callStatus", json!("BUSY")),
+        set("/reason", json!("all_busy")),
+        set("/client/id", json!(12)),
+        set("/attempts/0/result", json!("answered")),
+        set("/attempts/1/result", json!("no_answer")),
+        set("/attempts/0/client/id", json!(14)),
+        set("/attempts/1/campaignClientSettingId", json!(5)),
+        set("/trace/didId", json!(4)),
+        set("/trace/sellerId", json!(2)),
+        set("/trace/campaignId", json!(8)),
+        set("/trace/strategy", json!("round_robin")),
+        set("/trace/dialTimeoutSeconds", json!(30)),
+        set("/trace/cursor", json!(1)),
+        set("/trace/links/0/verdict", json!("daily_cap")),
+        set("/trace/links/0/verdict", json!("client_concurrency_cap")),
+        set("/trace/links/0/verdict", json!("not_reached")),
+        set("/trace/links/0/verdict", json!("link_inactive")),
+        set("/trace/links/0/refusedBy", Value::Null),
+        set("/trace/links/0/refusedBy/scope", json!("client")),
+        set("/trace/links/0/refusedBy/window", json!("hour")),
+        set("/trace/links/0/refusedBy/used", json!(3)),
+        set("/trace/links/0/refusedBy/limit", json!(5)),
+        set("/trace/links/0/refusedBy/limit", json!(3)),
+        set("/trace/links/2/refusedBy/scope", json!("seller")),
+        set("/trace/links/2/refusedBy/window", json!("week")),
+        set("/trace/links/2/refusedBy/held", json!(0)),
+        set("/trace/links/1/attempt", json!(2)),
+        set("/trace/links/1/attempt", Value::Null),
+        set("/trace/links/1/clientId", json!(19)),
+        set("/trace/links/1/priority", json!(4)),
+        set("/trace/links/1/weight", json!(2)),
+        set("/trace/links/1/verdict", json!("not_reached")),
+        set("/trace/links/3/verdict", json!("concurrency_cap")),
+        set("/trace/links/4/verdict", json!("dialled")),
+        set("/trace/links/4/refusedBy", today["links"][0]["refusedBy"].clone()),
+        set("/trace/links/5/verdict", json!("not_reached")),
+        set("/trace/links/5/verdict", json!("no_endpoint")),
+    ];
+    for (one, other) in [(0, 1), (1, 3), (2, 3), (3, 4), (4, 5)] {
+        let mut log = falsifiable();
+        log["trace"]["links"].as_array_mut().unwrap().swap(one, other);
+        falsified.push((format!("links {one} and {other} change places"), log));
+    }
+    for place in 0..6 {
+        let mut log = falsifiable();
+        log["trace"]["links"].as_array_mut().unwrap().remove(place);
+        falsified.push((format!("link {place} is left out"), log));
+    }
+    for (what, log) in falsified {
+        let refused = std::panic::catch_unwind(|| agrees(&log)).map_or(true, |told| told.is_err());
+        assert!(refused, "nobody noticed that {what}");
+    }
 }
