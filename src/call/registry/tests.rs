@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::ari::{AriError, Bridge, Done, Switch};
@@ -125,6 +126,7 @@ async fn a_caller_of_whom_no_record_could_be_kept_is_sent_away_counted_and_told_
         live: Arc::new(Live::new(1)),
         metrics: metrics.clone(),
         in_setup: InSetup::default(),
+        opened: CancellationToken::new(),
     };
     let settings = CallSettings { most_in_setup: 0, audit_seconds: 15 };
     let connected = Arc::new(AtomicBool::new(true));
