@@ -196,7 +196,9 @@ impl Machine {
             Input::LegNotCreated { attempt } if self.is_leg(attempt) => {
                 self.on_leg_gone(at, Some(cause::SUBSCRIBER_ABSENT), None);
             }
-            Input::LegEntered { attempt } if self.is_leg(attempt) => self.on_leg_entered(attempt),
+            Input::LegEntered { attempt } if self.is_leg(attempt) => {
+                self.on_leg_entered(at, attempt);
+            }
             // What was asked when events came back may have got no answer.
             Input::LegSeen { attempt } if self.is_leg(attempt) => {
                 if self.unseen_since.is_some() && !self.blind {
