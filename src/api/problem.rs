@@ -197,6 +197,15 @@ pub fn no_stream_left(retry_after: u64) -> Problem {
     }
 }
 
+pub fn too_much_to_do(retry_after: u64) -> Problem {
+    let detail = "The service has too much to do: nothing was done, try again.";
+    Problem {
+        kind: Some(("busy", "Busy")),
+        retry_after: Some(retry_after),
+        ..Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+    }
+}
+
 pub fn away(what: &str) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("{what} can't be reached at the moment."))
 }
