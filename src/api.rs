@@ -101,8 +101,20 @@ pub trait Switch: Send + Sync + 'static {
     /// switch is away.
     async fn client_changed(&self);
 
-    /// Ends a live call, of whose record this is told; false if there is none of this id.
-    fn hang_up(&self, call: CallId, told: String) -> bool;
+    /// Ends a live call, of whose record this is told.
+    ///
+    /// # Errors
+    /// When it isn't ended.
+    fn hang_up(&self, call: CallId, told: String) -> Result<(), NotHungUp>;
+}
+
+/// Why a call isn't hung up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotHungUp {
+    /// No call of this id is up here.
+    Absent,
+    /// Too many others are to be hung up before it.
+    Busy,
 }
 
 /// How browsers stay signed in.

@@ -324,9 +324,12 @@ impl api::Switch for Switch {
         self.clients.renew().await;
     }
 
-    fn hang_up(&self, call: CallId, told: String) -> bool {
+    fn hang_up(&self, call: CallId, told: String) -> Result<(), api::NotHungUp> {
+        if self.live.get(call).is_none() {
+            return Err(api::NotHungUp::Absent);
+        }
         let request = Request::HangUp { call, told };
-        self.live.get(call).is_some() && self.requests.try_send(request).is_ok()
+        self.requests.try_send(request).map_err(|_| api::NotHungUp::Busy)
     }
 }
 
@@ -338,5 +341,43 @@ fn without_password(url: &str) -> String {
             format!("{}{user}{}", &url[..scheme + 3], &url[at..])
         }
         _ => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{NotHungUp, Switch as _};
+    use crate::clock;
+    use crate::live::{LiveCall, LiveState};
+
+    fn live_call() -> LiveCall {
+        LiveCall {
+            call: clock::new_call_id(),
+            state: LiveState::Talking,
+            since: clock::now(),
+            started_at: clock::now(),
+            dialled: "+15550101101".to_owned(),
+            caller_number: None,
+            seller: None,
+            did: None,
+            campaign: None,
+            client: None,
+            attempts: 1,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_can_wait_to_be_hung_up_is_told_from_one_that_is_not_there() {
+        let (requests, _waiting) = mpsc::channel(1);
+        let (clients, _renewal) = ClientCache::new();
+        let (live, connected) = (Arc::new(Live::new(1)), Arc::default());
+        let switch = Switch { connected, requests, live: live.clone(), clients };
+        let call = live_call();
+        let id = call.call;
+        assert_eq!(switch.hang_up(id, String::new()), Err(NotHungUp::Absent));
+        live.put(call);
+        assert_eq!(switch.hang_up(id, String::new()), Ok(()));
+        assert_eq!(switch.hang_up(id, String::new()), Err(NotHungUp::Busy));
     }
 }

@@ -62,7 +62,8 @@ pub struct LiveCall {
     pub seller: Option<SellerId>,
     pub did: Option<DidId>,
     pub campaign: Option<(CampaignId, String)>,
-    /// The client being rung or talked to.
+    /// The client being rung or talked to; in the end, one whose leg is still there or who
+    /// had the call.
     pub client: Option<LiveClient>,
     /// Clients dialled so far.
     pub attempts: u32,

@@ -18,7 +18,7 @@ export const Figures = ({ session }: { session: Session }) => {
   const full = links.filter((link) => fullness(link.caps) >= 1).length;
   const over = minutes && ended(minutes);
   const answered = minutes && ended(minutes, OUTCOMES.answered.of);
-  const capped = minutes && ended(minutes, OUTCOMES.capped.of);
+  const capped = minutes?.reduce((sum, minute) => sum + minute.refusedByCaps, 0);
   const last = minutes?.at(-1);
   const thisMinute = last && last.live + ended([last]);
   return (

@@ -35,10 +35,13 @@ export const HangUpDialog = ({ hangUp }: Props) => {
       await hangUp(call.callId, reason);
       say("The call is being hung up.");
     } catch (failure) {
-      const isOver = failure instanceof Failure && failure.status === 404;
-      say(isOver ? "The call had ended already." : `Not hung up: ${(failure as Error).message}`);
+      // It ended, or another instance leads it.
+      const isAbsent = failure instanceof Failure && failure.status === 404;
+      say(isAbsent ? "No such call is up here any more." : `Not hung up: ${(failure as Error).message}`);
     }
     setBusy(false);
+    // Meanwhile another call may be asked about.
+    if (asked.value?.callId !== call.callId) return;
     form.reset();
     asked.value = undefined;
   };

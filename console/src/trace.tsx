@@ -77,7 +77,7 @@ const Call = ({ log }: { log: CallLogDetail }) => (
         value={[log.callerIdNum ?? "withheld", log.callerIdName].filter(Boolean).join(" · ")}
       />
       <Fact name="Number" value={log.incomingDidNumber} />
-      <Fact name="Reason" value={reasonName(log.reason)} />
+      <Fact name="Reason" value={why(log)} />
       <Fact
         name="Length"
         value={`${duration(log.durationSeconds)}, talked ${duration(log.billsecSeconds)}`}
@@ -94,16 +94,21 @@ const Call = ({ log }: { log: CallLogDetail }) => (
             key={link.linkId}
             place={index + 1}
             link={link}
-            attempt={log.attempts.find((attempt) => attempt.position === link.attempt)}
+            attempts={log.attempts.filter((a) => a.campaignClientSettingId === link.linkId)}
             start={log.timestampStart}
           />
         ))}
+        {log.attempts
+          .filter((a) => !log.trace?.links.some((link) => link.linkId === a.campaignClientSettingId))
+          .map((attempt) => (
+            <Untraced key={attempt.position} attempt={attempt} start={log.timestampStart} />
+          ))}
         <li class="step">
           <span class="mark" aria-hidden="true">
             ■
           </span>
           <h3>
-            {reasonName(log.reason)}{" "}
+            {why(log)}{" "}
             <span class="verdict">{after(log.timestampStart, log.timestampEnd)}</span>
           </h3>
           <p>{ending(log)}</p>
@@ -126,22 +131,43 @@ const ORDERS: Record<string, string> = {
   weighted: "drawn by weight",
 };
 
+/** Why it ended as it did, as far as it is known. */
+const why = (log: CallLogDetail): string =>
+  log.decidedBy === "dialplan"
+    ? `Reported by the dialplan as ${log.callStatus}`
+    : reasonName(log.reason);
+
 const Arrival = ({ log }: { log: CallLogDetail }) => {
   const trace = log.trace;
+  if (!trace) {
+    const isLedElsewhere = log.decidedBy === "dialplan";
+    return (
+      <li class="step">
+        <span class="mark" aria-hidden="true">
+          ▶
+        </span>
+        <h3>{isLedElsewhere ? "The dialplan led this call by itself" : "A decision"}</h3>
+        <p>
+          {isLedElsewhere
+            ? "No decision of the service is known: what follows is what the dialplan reported."
+            : "How this call was decided can't be read by this version."}
+        </p>
+      </li>
+    );
+  }
   return (
     <li class="step">
       <span class="mark" aria-hidden="true">
         ▶
       </span>
       <h3>
-        {trace?.campaignName ? `Campaign ${trace.campaignName}` : "No campaign takes the number"}
+        {trace.campaignName ? `Campaign ${trace.campaignName}` : "No campaign takes the number"}
       </h3>
       <p>
-        {trace?.strategy &&
+        {trace.strategy &&
           `Clients ${ORDERS[trace.strategy]}; each is rung for ${trace.dialTimeoutSeconds} s.`}
-        {trace?.seed != null && ` Drawn from seed ${trace.seed}.`}
-        {trace?.cursor != null && ` The turn was after link ${trace.cursor}.`}
-        {!trace && "How this call was decided can't be read by this version."}
+        {trace.seed != null && ` Drawn from seed ${trace.seed}.`}
+        {trace.cursor != null && ` The turn was after link ${trace.cursor}.`}
       </p>
     </li>
   );
@@ -150,11 +176,13 @@ const Arrival = ({ log }: { log: CallLogDetail }) => {
 interface StepProps {
   place: number;
   link: TracedLink;
-  attempt: Attempt | undefined;
+  /** More than one where a leg was made anew. */
+  attempts: readonly Attempt[];
   start: string;
 }
 
-const LinkStep = ({ place, link, attempt, start }: StepProps) => {
+const LinkStep = ({ place, link, attempts, start }: StepProps) => {
+  const attempt = attempts.at(-1);
   const kind =
     attempt?.result === "answered"
       ? "taken"
@@ -180,10 +208,29 @@ const LinkStep = ({ place, link, attempt, start }: StepProps) => {
           ". The ledger was away: one instance decided within its share of each cap"}
       </p>
       {link.refusedBy && <Cap cap={link.refusedBy} of={`${link.refusedBy.scope} at the time`} />}
-      {attempt && <p>{story(attempt, start)}</p>}
+      {attempts.map((one) => (
+        <p key={one.position}>
+          {attempts.length > 1 && `Attempt ${one.position}, ${reasonName(one.result).toLowerCase()}: `}
+          {story(one, start)}
+        </p>
+      ))}
     </li>
   );
 };
+
+/** A client that was dialled by no decision that is known. */
+const Untraced = ({ attempt, start }: { attempt: Attempt; start: string }) => (
+  <li class={`step ${attempt.result === "answered" ? "taken" : "passed"}`}>
+    <span class="mark" aria-hidden="true">
+      {attempt.position}
+    </span>
+    <h3>
+      {attempt.client.name ?? "A client"}
+      <span class="verdict">Dialled: {reasonName(attempt.result).toLowerCase()}</span>
+    </h3>
+    <p>{story(attempt, start)}</p>
+  </li>
+);
 
 /** Seconds between two instants, as +1.2 s. */
 const after = (start: string, instant: string): string =>

@@ -13,7 +13,6 @@ use uuid::Uuid;
 use self::events::LiveEvents;
 use self::stream::LastEventId;
 pub use self::streams::{StreamSettings, Streams};
-use super::Tag;
 use super::access::{Caller, Operator, Seller};
 use super::audit::Change;
 use super::auth::Gone;
@@ -22,8 +21,9 @@ use super::input::Asked;
 use super::input::query::{IdFilter, PageNumber, Parameter, PerPage};
 use super::input::text::LINE_PATTERN;
 use super::page::{Page, Paging, Slice};
-use super::problem::{FieldErrors, Follow, List, Refusal, Remove, not_found};
+use super::problem::{FieldErrors, Follow, List, Refusal, Remove, busy, not_found};
 use super::stamp::Stamp;
+use super::{NotHungUp, Tag};
 use crate::ids::CallId;
 use crate::live;
 
@@ -63,7 +63,8 @@ struct LiveCall {
     did_id: Option<i64>,
     #[oai(nullable)]
     campaign: Option<LiveCampaign>,
-    /// The client that is rung or talked to.
+    /// The client that is rung or talked to; while the call ends, the one that had it, or whose
+    /// leg is still there.
     #[oai(nullable)]
     client: Option<LiveClient>,
     /// Clients dialled so far.
@@ -92,6 +93,8 @@ struct HangUpReason(String);
 pub(super) const CALL: &str = "call";
 /// What the record of a call says that an operator hung up.
 const HUNG_UP: &str = "Hung up by staff";
+/// Seconds after which wishes that are waiting now are fulfilled, or the service is no more.
+const RETRY_AFTER: u64 = 1;
 /// With the words before it, it fits into the record.
 const LONGEST_REASON: usize = 60;
 
@@ -209,7 +212,8 @@ impl AdminLiveApi {
     /// Hang up a live call
     ///
     /// Both legs end, and the call is recorded as any other. The `reason` is kept in the
-    /// audit log, and in the call's record as its `hangupCauseText`.
+    /// audit log, and in the call's record as its `hangupCauseText`. A call that another
+    /// instance leads isn't there.
     #[oai(path = "/:callId", method = "delete", operation_id = "hangUpLiveCall")]
     async fn hang_up(
         &self,
@@ -227,7 +231,15 @@ impl AdminLiveApi {
             None => HUNG_UP.to_owned(),
         };
         let write = caller.begin_write().await?;
-        let hang_up = || caller.backend.switch.hang_up(call, told).then_some(()).ok_or_else(absent);
+        let hang_up = || {
+            caller.backend.switch.hang_up(call, told).map_err(|why| match why {
+                NotHungUp::Absent => absent(),
+                NotHungUp::Busy => busy(
+                    "The service has too much to do: nothing was done, try again.",
+                    RETRY_AFTER,
+                ),
+            })
+        };
         write.commit_after(Change::to(CALL, call).because(reason), hang_up).await?;
         Ok(Gone::Gone)
     }

@@ -1,6 +1,6 @@
 //! How many calls came in each of the last minutes, and what became of them.
 
-use capconduit_entity::CallStatus;
+use capconduit_entity::{CallReason, CallStatus};
 use chrono::{DurationRound, TimeDelta};
 use poem_openapi::param::Query;
 use poem_openapi::payload::Json;
@@ -28,12 +28,16 @@ struct Traffic {
 }
 
 #[derive(Object)]
+#[oai(rename_all = "camelCase")]
 struct MinuteOfTraffic {
     start: Stamp,
     /// Calls that are up yet, on the instance that answers.
     live: u64,
     /// Calls that are over; a status that no call has is left out.
     ended: Vec<CallsOfStatus>,
+    /// Of those that are over, calls for which no cap had room: `no_eligible_clients_available`,
+    /// which is `REJECTED` where caps of either kind refused.
+    refused_by_caps: u64,
 }
 
 #[derive(Object)]
@@ -108,21 +112,27 @@ async fn traffic(
     let came = call_logs::came(&backend.db, seller, first).await?;
     let of_minute = |start: Timestamp| {
         let is_in = |at: Timestamp| (start..start + minute).contains(&at);
-        let ended = came.iter().filter(|came| is_in(came.minute));
+        let ended: Vec<&Came> = came.iter().filter(|came| is_in(came.minute)).collect();
+        let is_refused = |came: &&&Came| came.reason == CallReason::NoEligibleClientsAvailable;
         MinuteOfTraffic {
             start: start.into(),
             live: live.iter().filter(|at| is_in(**at)).count() as u64,
-            ended: ended.map(CallsOfStatus::from).collect(),
+            refused_by_caps: ended.iter().filter(is_refused).map(|came| came.calls).sum(),
+            ended: of_each_status(&ended),
         }
     };
     let starts = (0..count).map(|index| first + TimeDelta::minutes(index));
     Ok(Traffic { minutes: starts.map(of_minute).collect() })
 }
 
-impl From<&Came> for CallsOfStatus {
-    fn from(came: &Came) -> Self {
-        Self { call_status: Word(came.status), calls: came.calls }
-    }
+/// `came` is in the order of its statuses.
+fn of_each_status(came: &[&Came]) -> Vec<CallsOfStatus> {
+    let alike = came.chunk_by(|one, next| one.status == next.status);
+    let count = |alike: &[&Came]| CallsOfStatus {
+        call_status: Word(alike[0].status),
+        calls: alike.iter().map(|came| came.calls).sum(),
+    };
+    alike.map(count).collect()
 }
 
 impl Parameter for Minutes {

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use capconduit_entity::AttemptResult;
 use chrono::TimeDelta;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -18,6 +19,7 @@ use tracing::{Instrument, debug, info, warn};
 use super::errands::{Errands, errands};
 use super::hands::Hands;
 use super::machine::{Effect, Input, Machine, Timer};
+use super::record::{Attempt, CallRecord};
 use super::setup::{InSetup, Place};
 use crate::ari::{ChannelId, Switch};
 use crate::capacity::Keeper;
@@ -157,7 +159,7 @@ impl Driver {
         }
         for effect in effects {
             self.note_decision(&effect);
-            self.perform(at, effect);
+            self.perform(effect);
         }
         self.note_ringing();
     }
@@ -188,22 +190,21 @@ impl Driver {
         }
     }
 
-    fn perform(&mut self, at: Timestamp, effect: Effect) {
+    fn perform(&mut self, effect: Effect) {
         match effect {
             // Before anything that follows: the record is out of the process's
             // memory before the switch is asked for the next thing.
             Effect::Save(record) => self.parts.journal.save(*record),
-            Effect::Show(state) => self.show(at, state),
+            Effect::Show(state, since) => self.show(state, since),
             Effect::Arm(timer, after) => self.timers.push((Instant::now() + after, timer)),
             Effect::Close => {}
             other => self.errands.add(other),
         }
     }
 
-    fn show(&self, at: Timestamp, state: LiveState) {
+    fn show(&self, state: LiveState, since: Timestamp) {
         let record = self.machine.record();
-        let current = record.attempts.last().filter(|_| state != LiveState::Routing);
-        let client = current.map(|attempt| LiveClient {
+        let client = current_attempt(record, state).map(|attempt| LiveClient {
             link: attempt.link,
             id: attempt.client,
             name: attempt.client_name.clone(),
@@ -212,7 +213,7 @@ impl Driver {
         self.parts.live.put(LiveCall {
             call: record.call,
             state,
-            since: at,
+            since,
             started_at: record.started_at,
             dialled: record.dialled.clone(),
             caller_number: record.caller_number.clone(),
@@ -225,8 +226,54 @@ impl Driver {
     }
 }
 
+/// The attempt whose client is rung or talked to; in the end, whose leg is still there or
+/// who had the call.
+fn current_attempt(record: &CallRecord, state: LiveState) -> Option<&Attempt> {
+    record.attempts.last().filter(|last| match state {
+        LiveState::Routing => false,
+        LiveState::Ringing | LiveState::Talking => true,
+        LiveState::Ending => {
+            last.ended_at.is_none() || last.result == Some(AttemptResult::Answered)
+        }
+    })
+}
+
 /// The newest attempt, if its client rings or has rung, and how long after its hold.
 fn ringing(machine: &Machine) -> Option<(u32, TimeDelta)> {
     let attempt = machine.record().attempts.last()?;
     Some((attempt.position, attempt.ringing_at? - attempt.held_at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::record::tests::record;
+    use crate::ids::{ClientId, LinkId};
+
+    #[test]
+    fn in_the_end_a_client_that_refused_is_not_told_as_the_one_talked_to() {
+        let mut record = record();
+        assert!(current_attempt(&record, LiveState::Ending).is_none());
+        record.attempts.push(Attempt {
+            position: 1,
+            link: LinkId(1),
+            client: ClientId(1),
+            client_name: "Acme".to_owned(),
+            client_identifier: "acme".to_owned(),
+            held_at: record.started_at,
+            ringing_at: None,
+            answered_at: None,
+            ended_at: None,
+            result: None,
+            cause: None,
+            sip: None,
+        });
+        assert!(current_attempt(&record, LiveState::Ending).is_some(), "its leg is still there");
+        record.attempts[0].ended_at = Some(record.started_at);
+        for (result, is_told) in [(AttemptResult::Rejected, false), (AttemptResult::Answered, true)]
+        {
+            record.attempts[0].result = Some(result);
+            assert_eq!(current_attempt(&record, LiveState::Ending).is_some(), is_told);
+        }
+    }
 }

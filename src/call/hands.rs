@@ -80,7 +80,7 @@ impl Hands {
                 self.note("destroy the bridge", self.parts.switch.destroy_bridge(&bridge).await);
             }
             // The driver's own.
-            Effect::Arm(..) | Effect::Save(_) | Effect::Show(_) | Effect::Close => {}
+            Effect::Arm(..) | Effect::Save(_) | Effect::Show(..) | Effect::Close => {}
         }
     }
 

@@ -196,7 +196,9 @@ impl Machine {
             Input::LegNotCreated { attempt } if self.is_leg(attempt) => {
                 self.on_leg_gone(at, Some(cause::SUBSCRIBER_ABSENT), None);
             }
-            Input::LegEntered { attempt } if self.is_leg(attempt) => self.on_leg_entered(attempt),
+            Input::LegEntered { attempt } if self.is_leg(attempt) => {
+                self.on_leg_entered(at, attempt);
+            }
             // What was asked when events came back may have got no answer.
             Input::LegSeen { attempt } if self.is_leg(attempt) => {
                 if self.unseen_since.is_some() && !self.blind {
@@ -222,7 +224,7 @@ impl Machine {
             }
             Input::LegIdle { attempt } if self.is_leg(attempt) => match self.state {
                 // It has entered: whoever is told of it now, it isn't us.
-                State::Creating => self.on_leg_entered(attempt),
+                State::Creating => self.on_leg_entered(at, attempt),
                 // Whether it was dialled can't be seen: it is made anew.
                 State::Dialling if self.again.is_some() => {
                     self.give_up(attempt, AttemptResult::Canceled, cause::NORMAL);

@@ -142,7 +142,8 @@ impl Explained {
             "reason": record.end.map(|end| end.outcome.reason),
             "hangupCauseCode": record.end.map(|end| end.cause),
             "attempts": record.attempts.iter().map(attempt_as_json).collect::<Vec<_>>(),
-            "trace": record.trace,
+            "decidedBy": if record.is_led_elsewhere() { "dialplan" } else { "service" },
+            "trace": (!record.is_led_elsewhere()).then_some(&record.trace),
             "today": today,
         })
     }

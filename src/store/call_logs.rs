@@ -1,6 +1,6 @@
 //! Call logs, newest first.
 
-use capconduit_entity::{CallStatus, call_attempt, call_log};
+use capconduit_entity::{CallReason, CallStatus, call_attempt, call_log};
 use sea_orm::sea_query::Expr;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder,
@@ -72,6 +72,7 @@ pub struct Came {
     /// When the minute began.
     pub minute: Timestamp,
     pub status: CallStatus,
+    pub reason: CallReason,
     pub calls: u64,
 }
 
@@ -90,22 +91,24 @@ pub async fn came(
         _ => "CAST(strftime('%s', timestamp_start) AS INTEGER) / 60",
     };
     let filter = Filter { seller, from: Some(from), ..Filter::default() };
-    let rows: Vec<(i64, CallStatus, i64)> = filter
+    let rows: Vec<(i64, CallStatus, CallReason, i64)> = filter
         .unordered()
         .select_only()
         .column_as(Expr::cust(minute), "minute")
         .column(call_log::Column::CallStatus)
+        .column(call_log::Column::Reason)
         .column_as(call_log::Column::Id.count(), "calls")
         .group_by(Expr::cust(minute))
         .group_by(call_log::Column::CallStatus)
+        .group_by(call_log::Column::Reason)
         .order_by_asc(Expr::cust(minute))
         .order_by_asc(call_log::Column::CallStatus)
         .into_tuple()
         .all(db)
         .await?;
-    let came = |(minute, status, calls): (i64, CallStatus, i64)| {
+    let came = |(minute, status, reason, calls): (i64, CallStatus, CallReason, i64)| {
         let minute = Timestamp::from_timestamp(minute.checked_mul(60)?, 0)?;
-        Some(Came { minute, status, calls: calls.unsigned_abs() })
+        Some(Came { minute, status, reason, calls: calls.unsigned_abs() })
     };
     Ok(rows.into_iter().filter_map(came).collect())
 }

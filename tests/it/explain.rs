@@ -14,8 +14,8 @@ use capconduit::routing::Trace;
 use capconduit::routing::trace::{LinkTrace, RefusedBy};
 use capconduit::store;
 use capconduit_entity::{
-    AttemptResult, CampaignStatus, E164, Role, Status, Strategy, UserStatus, campaign,
-    campaign_did, client, did, link, pjsip_aor, pjsip_endpoint, user,
+    AttemptResult, CallReason, CallStatus, CampaignStatus, E164, Role, Status, Strategy,
+    UserStatus, campaign, campaign_did, client, did, link, pjsip_aor, pjsip_endpoint, user,
 };
 use chrono::TimeDelta;
 use sea_orm::{ActiveModelTrait, DatabaseConnection, EntityTrait, IntoActiveModel, Set};
@@ -412,6 +412,44 @@ async fn a_call_that_went_no_further_is_told_with_all_that_may_have_been_the_rea
             &told.explain(refused.call),
             &["It went no further: the ledger was away, or the service had too much to do or was about to end. Recorded as REJECTED, capacity_unavailable."],
         );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_a_call_that_the_dialplan_led_no_decision_is_made_up() {
+    on_both(async |told| {
+        let answered = CallRecord {
+            call: CallId::of_channel("1.1"),
+            trace: Trace::default(),
+            ..to_acme("2026-11-20T12:00:00Z")
+        };
+        let (status, reason) = (CallStatus::Rejected, CallReason::NoEligibleClientsAvailable);
+        let end = End { outcome: Outcome::new(status, reason), ..answered.end.unwrap() };
+        let refused = CallRecord {
+            call: CallId::of_channel("1.2"),
+            channel: "1.2".to_owned(),
+            answered_at: None,
+            attempts: Vec::new(),
+            end: Some(end),
+            ..answered.clone()
+        };
+        told.keep(&answered).await;
+        told.keep(&refused).await;
+        let said = told.explain(answered.call);
+        assert_says(
+            &said,
+            &["The dialplan led this call by itself and reported it as ANSWERED, dialled over link 1 (Acme): no decision of the service is known"],
+        );
+        let said = told.explain(refused.call);
+        assert_says(&said, &["reported it as REJECTED: no decision of the service is known"]);
+        for guess in ["cap", "DID", "decided"] {
+            assert!(!said.contains(guess), "{guess:?} is made up: {said}");
+        }
+        let output = run(&told.url, &["--json", &refused.call.to_string()]);
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(json["decidedBy"], "dialplan");
+        assert!(json["trace"].is_null() && json["today"].is_null(), "{json:#}");
     })
     .await;
 }

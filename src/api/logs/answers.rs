@@ -6,7 +6,7 @@ use poem_openapi::payload::Json;
 use poem_openapi::registry::{
     MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry,
 };
-use poem_openapi::{ApiResponse, Object};
+use poem_openapi::{ApiResponse, Enum, Object};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -15,6 +15,7 @@ use crate::api::input::Word;
 use crate::api::page::Page;
 use crate::api::stamp::Stamp;
 use crate::api::trace::DecisionTrace;
+use crate::ids::CallId;
 
 /// The record of one call. Names are those at the time of the call.
 #[derive(Debug, Object)]
@@ -78,14 +79,28 @@ pub struct NamedClient {
     pub client_identifier: Option<String>,
 }
 
+/// Who decided where a call goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+#[oai(rename_all = "snake_case")]
+enum DecidedBy {
+    /// Why is in the trace.
+    Service,
+    /// It led the call by itself and reported how it ended: nobody else knows why. The
+    /// `reason` is no more than what goes with the `callStatus`.
+    Dialplan,
+}
+
 /// A call with the clients that were tried, and the decision behind it.
 #[derive(Object)]
+#[oai(rename_all = "camelCase")]
 pub struct CallLogDetail {
     #[oai(flatten)]
     log: CallLog,
     /// Clients dialled, in order.
     attempts: Vec<Attempt>,
-    /// Why the call went where it went; `null` if an older version wrote it in words of its own.
+    decided_by: DecidedBy,
+    /// Why the call went where it went; `null` if the dialplan decided it, or an older version
+    /// wrote it in words of its own.
     #[oai(nullable)]
     trace: Option<DecisionTrace>,
 }
@@ -199,8 +214,13 @@ impl Audited for call_log::Model {
 
 impl CallLogDetail {
     pub fn new(log: call_log::Model, attempts: Vec<call_attempt::Model>) -> Self {
-        let trace = DecisionTrace::stored(&log.trace);
-        Self { log: log.into(), attempts: attempts.into_iter().map(Attempt::from).collect(), trace }
+        let (decided_by, trace) = if CallId(log.call_id).is_of_channel() {
+            (DecidedBy::Dialplan, None)
+        } else {
+            (DecidedBy::Service, DecisionTrace::stored(&log.trace))
+        };
+        let attempts = attempts.into_iter().map(Attempt::from).collect();
+        Self { log: log.into(), attempts, decided_by, trace }
     }
 }
 

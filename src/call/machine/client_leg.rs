@@ -9,14 +9,14 @@ use crate::clock::Timestamp;
 use crate::live::LiveState;
 
 impl Machine {
-    pub(super) fn on_leg_entered(&mut self, attempt: u32) {
+    pub(super) fn on_leg_entered(&mut self, at: Timestamp, attempt: u32) {
         match self.state {
             State::Creating => {
                 let ring = self.ring_time();
                 self.state = State::Dialling;
                 self.effects.push(Effect::DialLeg { attempt, ring });
                 self.effects.push(Effect::Arm(Timer::Ring(attempt), ring));
-                self.effects.push(Effect::Show(LiveState::Ringing));
+                self.effects.push(Effect::Show(LiveState::Ringing, at));
             }
             // It was hung up before it existed.
             State::GivingUp(_) | State::Ending => self.hang_up_leg(attempt, cause::NORMAL),

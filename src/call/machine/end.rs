@@ -49,7 +49,7 @@ impl Machine {
         // How it ended is known from here on, whoever takes the legs down.
         self.record.ending = Some(self.end_as_known(at));
         self.save();
-        self.effects.push(Effect::Show(LiveState::Ending));
+        self.effects.push(Effect::Show(LiveState::Ending, at));
         self.take_down(caller_cause);
         self.effects.push(Effect::Arm(Timer::End, END));
     }

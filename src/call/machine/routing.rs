@@ -18,7 +18,7 @@ impl Machine {
         match &self.decision {
             Decision::Refuse(reason) => {
                 let outcome = Outcome::refused(*reason);
-                self.effects.push(Effect::Show(LiveState::Routing));
+                self.effects.push(Effect::Show(LiveState::Routing, at));
                 self.release_caller(at, outcome);
             }
             Decision::Offer(offer) => {
@@ -37,7 +37,7 @@ impl Machine {
         let candidates = self.left.iter().map(|link| link.candidate(at)).collect();
         self.state = State::Routing;
         self.reserving = true;
-        self.effects.push(Effect::Show(LiveState::Routing));
+        self.effects.push(Effect::Show(LiveState::Routing, self.routed_since(at)));
         self.effects.push(Effect::Reserve(Request { hold, candidates, turn }));
     }
 
@@ -109,11 +109,17 @@ impl Machine {
             Some(_) if !self.left.is_empty() && self.blind => {
                 self.state = State::Routing;
                 self.awaits_events = true;
-                self.effects.push(Effect::Show(LiveState::Routing));
+                self.effects.push(Effect::Show(LiveState::Routing, self.routed_since(at)));
             }
             Some(turn) if !self.left.is_empty() => self.reserve(at, turn),
             _ => self.nobody_left(at),
         }
+    }
+
+    /// Since when nobody has been rung: an earlier run may have begun to ask for the next.
+    fn routed_since(&self, at: Timestamp) -> Timestamp {
+        let last = self.record.attempts.last();
+        last.map_or(self.record.started_at, |last| last.ended_at.unwrap_or(at))
     }
 
     pub(super) fn nobody_left(&mut self, at: Timestamp) {

@@ -68,8 +68,8 @@ impl Machine {
     pub(super) fn go_on(&mut self, at: Timestamp) {
         // The next run has to know, if this one ends before it hears anything.
         self.note_unseen(self.unseen_since);
-        if let (State::Ending, Some((_, cause))) = (self.state, self.ended) {
-            self.effects.push(Effect::Show(LiveState::Ending));
+        if let (State::Ending, Some((ended_at, cause))) = (self.state, self.ended) {
+            self.effects.push(Effect::Show(LiveState::Ending, ended_at));
             self.take_down(cause);
             self.effects.push(Effect::Arm(Timer::End, END));
             return self.recheck();
@@ -79,11 +79,14 @@ impl Machine {
             return self.next(at);
         };
         if self.state == State::Talking {
-            self.effects.push(Effect::Show(LiveState::Talking));
+            let answered_at = self.record.answered_at.unwrap_or(at);
+            self.effects.push(Effect::Show(LiveState::Talking, answered_at));
         } else {
-            let rung = (at - self.attempt_mut(leg.attempt).held_at).to_std().unwrap_or_default();
+            // Its client was dialled within moments.
+            let held_at = self.attempt_mut(leg.attempt).held_at;
+            let rung = (at - held_at).to_std().unwrap_or_default();
             let left = self.ring_time().saturating_sub(rung);
-            self.effects.push(Effect::Show(LiveState::Ringing));
+            self.effects.push(Effect::Show(LiveState::Ringing, held_at));
             self.effects.push(Effect::Arm(Timer::Ring(leg.attempt), left));
         }
         self.recheck();

@@ -49,12 +49,13 @@ impl Machine {
     /// Both are connected: from here on the call is sold.
     pub(super) fn talk(&mut self, at: Timestamp, attempt: u32) {
         self.state = State::Talking;
-        self.record.answered_at = Some(self.heard_at.unwrap_or(at));
+        let since = self.heard_at.unwrap_or(at);
+        self.record.answered_at = Some(since);
         let attempt = self.attempt_mut(attempt);
         attempt.result = Some(AttemptResult::Answered);
         let position = attempt.position;
         self.save();
-        self.effects.push(Effect::Show(LiveState::Talking));
+        self.effects.push(Effect::Show(LiveState::Talking, since));
         self.effects.push(Effect::Arm(Timer::Settle(position), SETTLE));
     }
 

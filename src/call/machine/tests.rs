@@ -13,6 +13,7 @@ use crate::call::adopt;
 use crate::call::record::tests::record;
 use crate::capacity::{Keeper, Leases, MemoryLedger, Request, Scope, Verdict, WindowKind, Windows};
 use crate::ids::CampaignId;
+use crate::live::LiveState;
 use crate::routing::snapshot::tests::link;
 use crate::routing::{Campaign, LinkTrace, Snapshot};
 
@@ -163,7 +164,7 @@ impl World {
                     }
                 }
                 Effect::Close => self.closed += 1,
-                Effect::Show(_) => {}
+                Effect::Show(..) => {}
                 other => {
                     if let Effect::CreateLeg { .. } | Effect::DialLeg { .. } = other {
                         assert!(
@@ -246,7 +247,7 @@ impl World {
                 _ => self.give(Input::LegGone { attempt, cause: None, sip: None }),
             },
             Effect::DestroyBridge => self.bridge_destroyed = true,
-            Effect::Arm(..) | Effect::Save(_) | Effect::Show(_) | Effect::Close => unreachable!(),
+            Effect::Arm(..) | Effect::Save(_) | Effect::Show(..) | Effect::Close => unreachable!(),
         }
     }
 
@@ -631,6 +632,35 @@ fn adopted(died_after: chrono::TimeDelta) -> (Machine, Timestamp) {
     let mut machine = adopt::machine(machine.record().clone(), &snapshot, now);
     machine.handle(now, Input::Started);
     (machine, now)
+}
+
+#[test]
+fn an_adopted_call_is_in_its_state_since_it_came_to_it() {
+    let seconds = chrono::TimeDelta::seconds;
+    let shown = |machine: &Machine, snapshot: &Snapshot| {
+        let again = machine.record().started_at + seconds(2_400);
+        let mut adopted = adopt::machine(machine.record().clone(), snapshot, again);
+        let effects = adopted.handle(again, Input::Started);
+        effects.iter().find_map(|effect| match effect {
+            Effect::Show(state, since) => Some((*state, *since)),
+            _ => None,
+        })
+    };
+    let (mut machine, snapshot) = held();
+    let dialled = machine.record().started_at;
+    machine.handle(dialled, Input::LegEntered { attempt: 1 });
+    assert_eq!(shown(&machine, &snapshot), Some((LiveState::Ringing, dialled)));
+    let (mut refused, _) = held();
+    let busy = dialled + seconds(2);
+    refused.handle(busy, Input::LegGone { attempt: 1, cause: Some(17), sip: Some(486) });
+    assert_eq!(shown(&refused, &snapshot), Some((LiveState::Routing, busy)));
+    let answered = dialled + seconds(3);
+    machine.handle(answered, Input::LegAnswered { attempt: 1 });
+    machine.handle(answered, Input::CallerAnswered);
+    assert_eq!(shown(&machine, &snapshot), Some((LiveState::Talking, answered)));
+    let over = dialled + seconds(9);
+    machine.handle(over, Input::HangUp { told: None });
+    assert_eq!(shown(&machine, &snapshot), Some((LiveState::Ending, over)));
 }
 
 #[test]

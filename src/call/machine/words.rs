@@ -131,7 +131,8 @@ pub enum Effect {
     Arm(Timer, Duration),
     /// The record must survive a crash from here on. Final if it has an end.
     Save(Box<CallRecord>),
-    Show(LiveState),
+    /// What operators see from here on, and since when it has been so.
+    Show(LiveState, Timestamp),
     /// The call is over; nothing follows.
     Close,
 }

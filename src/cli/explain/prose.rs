@@ -25,12 +25,8 @@ pub fn tell(explained: &Explained) -> String {
 fn write(out: &mut String, explained: &Explained) -> std::fmt::Result {
     let Explained { record, today } = explained;
     write_what_came(out, record)?;
-    let Some(today) = today else {
-        return writeln!(
-            out,
-            "\nThe dialplan led this call by itself and reported it: there is no decision to explain."
-        );
-    };
+    let Some(today) = today else { return writeln!(out, "{}", reported(record)) };
+    writeln!(out, "{}", ending(record))?;
     write_decision(out, record)?;
     write_what_happened(out, record)?;
     write_today(out, record, today)
@@ -48,8 +44,20 @@ fn write_what_came(out: &mut String, record: &CallRecord) -> std::fmt::Result {
         "{caller} called {} on {} UTC.",
         record.dialled,
         record.started_at.format("%A, %-d %B %Y, at %H:%M:%S%.3f")
-    )?;
-    writeln!(out, "{}", ending(record))
+    )
+}
+
+/// What the dialplan said of a call that it led: what it meant by it isn't known.
+fn reported(record: &CallRecord) -> String {
+    let status = record.end.map(|end| format!(" as {}", end.outcome.status)).unwrap_or_default();
+    let over = record.attempts.first().map(|attempt| {
+        let Attempt { client_name, link, .. } = attempt;
+        format!(", dialled over link {link} ({client_name})")
+    });
+    format!(
+        "The dialplan led this call by itself and reported it{status}{}: no decision of the service is known that could be explained.",
+        over.unwrap_or_default()
+    )
 }
 
 /// How it ended and why, in a sentence or two.

@@ -158,6 +158,7 @@ async fn a_reported_call_is_recorded_and_counted_once() {
     assert_eq!((&log["durationSeconds"], &log["billsecSeconds"]), (&json!(42), &json!(35)));
     assert_eq!((&log["reason"], &log["asteriskLinkedid"]), (&json!("answered"), &Value::Null));
     assert_eq!(log["attempts"][0]["result"], "answered");
+    assert_eq!((&log["decidedBy"], &log["trace"]), (&json!("dialplan"), &Value::Null));
     assert_eq!(used(&joe, &offer, 0).await, 1);
     assert_eq!(used(&joe, &offer, 1).await, 0);
 }

@@ -83,6 +83,10 @@ async fn a_live_call_is_hung_up_and_another_is_not_there() {
     staff.delete(&format!("/api/admin/live/{id}")).await.expect(204);
     staff.delete(&format!("/api/admin/live/{}", clock::new_call_id())).await.expect(404);
     staff.delete("/api/admin/live/nonsense").await.expect(404);
+    api.switch.is_busy.store(true, Ordering::SeqCst);
+    let busy = staff.delete(&format!("/api/admin/live/{id}")).await;
+    assert_eq!((busy.status, busy.retry_after), (503, Some(1)), "it is up, and can wait");
+    api.switch.is_busy.store(false, Ordering::SeqCst);
 
     let because = |reason: &str| format!("/api/admin/live/{id}?reason={reason}");
     for bad in ["", "two%0Alines", &"x".repeat(61)] {

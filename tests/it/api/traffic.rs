@@ -1,6 +1,7 @@
 use capconduit::clock;
-use capconduit_entity::CallStatus;
+use capconduit_entity::{CallReason, CallStatus, call_log};
 use chrono::{DurationRound, TimeDelta};
+use sea_orm::{ActiveModelTrait, Set};
 use serde_json::{Value, json};
 
 use super::live::call;
@@ -50,6 +51,20 @@ async fn calls_are_counted_by_minute_and_by_what_became_of_them() {
     assert_eq!(of_all.len(), 3, "{of_all:?}");
     let path = format!("/api/admin/traffic?minutes=10&user_id={}", eve.id);
     assert_eq!(came(&staff, &path).await, [of_all[1].clone()]);
+
+    let mixed = log(&api, eve.id, &at(2, 1), CallStatus::Rejected).await;
+    log(&api, eve.id, &at(2, 2), CallStatus::Rejected).await;
+    let mixed = call_log::ActiveModel {
+        id: Set(mixed),
+        reason: Set(CallReason::NoEligibleClientsAvailable),
+        ..Default::default()
+    };
+    mixed.update(&api.backend.db).await.unwrap();
+    let traffic = staff.get(&path).await.expect(200);
+    let minutes = traffic["minutes"].as_array().unwrap();
+    let minute = minutes.iter().find(|minute| minute["start"] == at(2, 0)).unwrap();
+    assert_eq!(minute["ended"], json!([of("BUSY", 1), of("REJECTED", 2)]));
+    assert_eq!(minute["refusedByCaps"], 1, "caps of either kind refused one, and not the other");
 
     let whole = staff.get("/api/admin/traffic?minutes=180").await.expect(200);
     assert_eq!(whole["minutes"].as_array().unwrap().len(), 180);

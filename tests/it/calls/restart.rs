@@ -19,6 +19,11 @@ async fn state_is(service: &Service, state: &str) {
     .await;
 }
 
+/// Since when the only call is in its state.
+async fn since(service: &Service) -> Value {
+    items(&service.admin().get("/api/admin/live").await)[0]["since"].clone()
+}
+
 #[tokio::test]
 async fn a_conversation_outlives_the_service_and_is_billed_whole() {
     let mut service = Service::start().await;
@@ -29,11 +34,13 @@ async fn a_conversation_outlives_the_service_and_is_billed_whole() {
     let mut caller = Phone::call(&service, NUMBER).await;
     assert_eq!(caller.answer().await, 200);
     state_is(&service, "talking").await;
+    let talks_since = since(&service).await;
 
     service.kill();
     service.start_again().await;
 
     state_is(&service, "talking").await;
+    assert_eq!(since(&service).await, talks_since, "it has talked since the answer");
     let link = &campaign.links().await[0];
     assert_eq!((link.live(), link.total()), (1, 1), "it keeps its slot and its unit");
     let mut second = Phone::call(&service, NUMBER).await;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use capconduit::api::{self, Backend, SessionSettings, StreamSettings, Streams, Switch};
+use capconduit::api::{self, Backend, NotHungUp, SessionSettings, StreamSettings, Streams, Switch};
 use capconduit::capacity::recount::{Recount, RecountSettings};
 use capconduit::capacity::{
     Keeper, LeaseClock, Leases, MemoryLedger, RedisLedger, RedisSettings, Share, Status,
@@ -46,6 +46,8 @@ pub struct TestApi {
 #[derive(Default)]
 pub struct FakeSwitch {
     pub is_away: AtomicBool,
+    /// Whether it has too much to do.
+    pub is_busy: AtomicBool,
     pub probing_changes: AtomicU32,
     pub live: Mutex<Vec<CallId>>,
     /// What calls that were hung up were told.
@@ -84,9 +86,12 @@ impl Switch for FakeSwitch {
 
     async fn client_changed(&self) {}
 
-    fn hang_up(&self, call: CallId, told: String) -> bool {
+    fn hang_up(&self, call: CallId, told: String) -> Result<(), NotHungUp> {
+        if self.is_busy.load(Ordering::SeqCst) {
+            return Err(NotHungUp::Busy);
+        }
         self.told.lock().push(told);
-        self.live.lock().contains(&call)
+        self.live.lock().contains(&call).then_some(()).ok_or(NotHungUp::Absent)
     }
 }
 
