@@ -7,7 +7,9 @@
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -190,6 +192,8 @@ pub enum LogFormat {
 pub enum ConfigError {
     #[error("the settings can't be read: {}", one_sentence(.0))]
     Unreadable(#[from] config::ConfigError),
+    #[error("the settings in {} can't be read: {problem}", file.display())]
+    File { file: PathBuf, problem: String },
     #[error("setting `{name}` {problem}")]
     Invalid { name: &'static str, problem: String },
 }
@@ -208,6 +212,18 @@ fn one_sentence(error: &config::ConfigError) -> String {
 /// A setting of any length is no reason for an error of any length.
 const SENTENCE_MOST: usize = 500;
 
+/// A file of settings has a few kilobytes; what is larger isn't one.
+const FILE_MOST_BYTES: u64 = 1 << 20;
+
+fn read_file(file: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(file)?.take(FILE_MOST_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_MOST_BYTES {
+        return Err(io::Error::other("it is larger than 1 MiB"));
+    }
+    Ok(text)
+}
+
 type Builder = config::ConfigBuilder<config::builder::DefaultState>;
 
 impl Config {
@@ -216,7 +232,7 @@ impl Config {
     /// # Errors
     /// One sentence that names the first setting that is wrong.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        Self::layers(file).build()?.try_deserialize::<Self>()?.validated()
+        Self::layers(file)?.build()?.try_deserialize::<Self>()?.validated()
     }
 
     /// The database's URL alone, for commands that need nothing else.
@@ -224,7 +240,7 @@ impl Config {
     /// # Errors
     /// As for [`Config::load`].
     pub fn database_url(file: Option<&Path>) -> Result<String, ConfigError> {
-        Ok(Self::layers(file).build()?.get_string("database.url")?)
+        Ok(Self::layers(file)?.build()?.get_string("database.url")?)
     }
 
     /// What the file or the environment says of a setting; None where the default holds.
@@ -232,7 +248,8 @@ impl Config {
     /// # Errors
     /// When the file can't be read.
     pub fn given(file: Option<&Path>, name: &str) -> Result<Option<String>, ConfigError> {
-        let given = Self::layers_over(config::Config::builder(), file).build()?;
+        let given =
+            Self::layers_over(config::Config::builder(), file, Self::environment())?.build()?;
         match given.get_string(name) {
             Ok(value) => Ok(Some(value)),
             Err(config::ConfigError::NotFound(_)) => Ok(None),
@@ -245,7 +262,7 @@ impl Config {
     /// # Errors
     /// As for [`Config::load`].
     pub fn with(file: Option<&Path>, overrides: &[(&str, String)]) -> Result<Self, ConfigError> {
-        let mut builder = Self::layers(file);
+        let mut builder = Self::layers(file)?;
         for (name, value) in overrides {
             builder = builder.set_override(*name, value.clone())?;
         }
@@ -287,18 +304,28 @@ impl Config {
     }
 
     /// Defaults, then the file, then the environment.
-    fn layers(file: Option<&Path>) -> Builder {
+    fn layers(file: Option<&Path>) -> Result<Builder, ConfigError> {
         use config::{Config, File, FileFormat};
         let defaults = File::from_str(DEFAULTS, FileFormat::Toml);
-        Self::layers_over(Config::builder().add_source(defaults), file)
+        Self::layers_over(Config::builder().add_source(defaults), file, Self::environment())
     }
 
-    fn layers_over(mut builder: Builder, file: Option<&Path>) -> Builder {
-        use config::{File, FileFormat};
+    fn layers_over(
+        mut builder: Builder,
+        file: Option<&Path>,
+        environment: config::Environment,
+    ) -> Result<Builder, ConfigError> {
+        use config::{Config, File, FileFormat};
         if let Some(file) = file {
-            builder = builder.add_source(File::from(file).format(FileFormat::Toml));
+            let unreadable = |problem| ConfigError::File { file: file.to_owned(), problem };
+            let text = read_file(file).map_err(|error| unreadable(error.to_string()))?;
+            let settings = File::from_str(&text, FileFormat::Toml);
+            // Alone first: whatever is wrong with it is said with its name.
+            let alone = Config::builder().add_source(settings.clone()).build();
+            alone.map_err(|error| unreadable(one_sentence(&error)))?;
+            builder = builder.add_source(settings);
         }
-        builder.add_source(Self::environment())
+        Ok(builder.add_source(environment))
     }
 
     fn environment() -> config::Environment {

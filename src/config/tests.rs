@@ -83,11 +83,12 @@ fn read(file: &str, environment: &[(String, String)]) -> Result<Config, String> 
     std::fs::write(path.path(), file).unwrap();
     let defaults = config::File::from_str(DEFAULTS, config::FileFormat::Toml);
     let environment = environment.iter().cloned().collect();
-    let builder = config::Config::builder()
-        .add_source(defaults)
-        .add_source(config::File::from(path.path()).format(config::FileFormat::Toml))
-        .add_source(Config::environment().source(Some(environment)));
-    let read = || builder.build()?.try_deserialize::<Config>()?.validated();
+    let builder = config::Config::builder().add_source(defaults);
+    let environment = Config::environment().source(Some(environment));
+    let read = || {
+        let layers = Config::layers_over(builder, Some(path.path()), environment)?;
+        layers.build()?.try_deserialize::<Config>()?.validated()
+    };
     read().map_err(|error: ConfigError| error.to_string())
 }
 
@@ -114,10 +115,27 @@ fn what_no_parser_can_read_is_refused_in_one_sentence() {
     for file in ["[http", "a = ", "[http]\naddress = \"1\n", "\u{0}", "[a]\n[a]\n", "= 1"] {
         let said = read(file, &[]).unwrap_err();
         assert_one_sentence(&said);
-        assert!(said.starts_with("the settings can't be read"), "{said}");
+        assert!(said.starts_with("the settings in ") && said.contains("can't be read"), "{said}");
     }
     assert_one_sentence(&read(&format!("\"a\\nb{}\" = 1", "x".repeat(9_999)), &[]).unwrap_err());
     assert!(read(&format!("[log]\nfilter = {}1", "[".repeat(100_000)), &[]).is_err());
+}
+
+#[test]
+fn a_file_that_is_none_of_settings_is_refused_with_its_name_and_takes_no_memory() {
+    for (file, problem) in [
+        ("/dev/zero", "it is larger than 1 MiB"),
+        ("/nowhere/capconduit.toml", "No such file"),
+        ("/", "directory"),
+    ] {
+        let said = Config::load(Some(Path::new(file))).unwrap_err().to_string();
+        assert!(said.contains(file) && said.contains(problem), "{said}");
+        assert_one_sentence(&said);
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[http\n").unwrap();
+    let said = Config::load(Some(file.path())).unwrap_err().to_string();
+    assert!(said.contains(&*file.path().to_string_lossy()), "{said}");
 }
 
 fn value() -> impl Strategy<Value = String> {
