@@ -17,13 +17,13 @@ use poem_openapi::{Object, OpenApi};
 use sea_orm::{ActiveValue, DatabaseConnection, DatabaseTransaction, DbErr, EntityTrait, Set};
 use serde_json::{Map, Value, json};
 
+use super::AdminTag;
 use super::access::{Admin, Caller, Kind, peer};
 use super::input::query::{Days, IdFilter, PageNumber, PathPrefix, PerPage};
 use super::input::{Asked, Word};
 use super::page::{Page, Paging};
 use super::problem::{FieldErrors, List, Refusal};
 use super::stamp::Stamp;
-use super::{AdminTag, auth, live};
 use crate::capacity::recount::Findings;
 use crate::store::audit::Filter;
 use crate::store::configuration;
@@ -78,14 +78,13 @@ pub trait Audited {
     fn facts(&self) -> Option<Value>;
 }
 
+/// What the log calls being signed in; its id is that of the user.
+pub(super) const SESSION: &str = "session";
+/// What the log calls a call that is up.
+pub(super) const CALL: &str = "call";
 /// What isn't asked when a call is routed: no other instance has to hear of it.
-const NO_CONFIGURATION: &[&str] = &[
-    call_log::Model::RESOURCE,
-    api_token::Model::RESOURCE,
-    Findings::RESOURCE,
-    auth::SESSION,
-    live::CALL,
-];
+const NO_CONFIGURATION: &[&str] =
+    &[call_log::Model::RESOURCE, api_token::Model::RESOURCE, Findings::RESOURCE, SESSION, CALL];
 /// Columns that hold these have this much room.
 const LONGEST_PATH: usize = 200;
 /// Stands for the method of what came from the command line.

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::access::{Anyone, COOKIE, refuse_foreign_page, session_cookie};
 use super::admin::users::User;
-use super::audit::{Audited, Author, Change, Origin, Write, shown};
+use super::audit::{Audited, Author, Change, Origin, SESSION, Write, shown};
 use super::input::query::{PageNumber, PerPage};
 use super::input::{Asked, Body, Name, Request as Input, Secret};
 use super::page::{Page, Paging};
@@ -30,9 +30,6 @@ use crate::clock;
 use crate::store::{sessions, users};
 
 pub struct AuthApi;
-
-/// What the audit log calls being signed in; its id is that of the user.
-pub(super) const SESSION: &str = "session";
 
 #[derive(Object)]
 #[oai(deny_unknown_fields)]

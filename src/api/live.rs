@@ -14,7 +14,7 @@ use self::events::LiveEvents;
 use self::stream::LastEventId;
 pub use self::streams::{StreamSettings, Streams};
 use super::access::{Caller, Operator, Seller};
-use super::audit::Change;
+use super::audit::{CALL, Change};
 use super::auth::Gone;
 use super::callers::Callers;
 use super::input::Asked;
@@ -89,8 +89,6 @@ struct LiveClient {
 /// Why an operator hangs up.
 struct HangUpReason(String);
 
-/// What the audit log calls a live call.
-pub(super) const CALL: &str = "call";
 /// What the record of a call says that an operator hung up.
 const HUNG_UP: &str = "Hung up by staff";
 /// Seconds after which wishes that are waiting now are fulfilled, or the service is no more.
