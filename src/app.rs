@@ -130,6 +130,8 @@ impl App {
             Socket { client: ari.clone(), signals: signals_in, cancel: stop_socket.clone() };
         let socket = tokio::spawn(socket.run());
         let tracker = TaskTracker::new();
+        // Calls that an earlier run left are led already.
+        exchange.opened().await;
 
         debug!("opening the API");
         let stop_http = CancellationToken::new();

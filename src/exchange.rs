@@ -67,6 +67,7 @@ pub struct Exchange {
     pub requests: mpsc::Sender<Request>,
     /// Whether events flow from the switch.
     pub connected: Arc<AtomicBool>,
+    opened: CancellationToken,
     journal_tasks: JournalTasks,
     registry: JoinHandle<()>,
     tracker: TaskTracker,
@@ -135,7 +136,7 @@ impl Exchange {
             live: live.clone(),
             metrics,
             in_setup: InSetup::default(),
-            opened,
+            opened: opened.clone(),
         });
         let snapshot = routing.get();
         let mut registry = Registry::new(
@@ -158,6 +159,7 @@ impl Exchange {
             live,
             requests,
             connected,
+            opened,
             journal_tasks,
             registry,
             tracker,
@@ -199,6 +201,11 @@ impl Exchange {
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    /// Waits until capacity can be held, but not for ever.
+    pub async fn opened(&self) {
+        self.opened.cancelled().await;
     }
 
     /// Whether events flow from the switch.
