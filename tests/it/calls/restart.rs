@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::clients::{Manner, Phones};
 use crate::support::phone::Phone;
+use crate::support::seller::Campaign;
 use crate::support::service::{Service, items};
 use crate::support::wait::{eventually, ms, seconds};
 
@@ -22,6 +23,17 @@ async fn state_is(service: &Service, state: &str) {
 /// Since when the only call is in its state.
 async fn since(service: &Service) -> Value {
     items(&service.admin().get("/api/admin/live").await)[0]["since"].clone()
+}
+
+/// A client and a caller who talk.
+async fn conversation(service: &Service) -> (Phones, Campaign, Phone) {
+    let client = Phones::start(service, Manner::answers_after(50)).await;
+    let campaign = service.seller().await.campaign(service, NUMBER, "priority", 20).await;
+    campaign.link(service.client(&client.contact()).await, json!({})).await;
+    let mut caller = Phone::call(service, NUMBER).await;
+    assert_eq!(caller.answer().await, 200);
+    state_is(service, "talking").await;
+    (client, campaign, caller)
 }
 
 #[tokio::test]
@@ -62,12 +74,7 @@ async fn a_conversation_outlives_the_service_and_is_billed_whole() {
 #[tokio::test]
 async fn a_conversation_is_led_again_before_capacity_can_be_held() {
     let mut service = Service::start_production().await;
-    let client = Phones::start(&service, Manner::answers_after(50)).await;
-    let campaign = service.seller().await.campaign(&service, NUMBER, "priority", 20).await;
-    campaign.link(service.client(&client.contact()).await, json!({})).await;
-    let mut caller = Phone::call(&service, NUMBER).await;
-    assert_eq!(caller.answer().await, 200);
-    state_is(&service, "talking").await;
+    let (client, _, mut caller) = conversation(&service).await;
     service.kill();
     let production = service.production();
     production.redis.hang();
@@ -138,12 +145,7 @@ async fn the_ring_time_goes_on_with_what_was_left_of_it() {
 #[tokio::test]
 async fn a_call_that_ended_while_nobody_watched_is_recorded_as_interrupted() {
     let mut service = Service::start().await;
-    let client = Phones::start(&service, Manner::answers_after(50)).await;
-    let campaign = service.seller().await.campaign(&service, NUMBER, "priority", 20).await;
-    campaign.link(service.client(&client.contact()).await, json!({})).await;
-    let mut caller = Phone::call(&service, NUMBER).await;
-    assert_eq!(caller.answer().await, 200);
-    state_is(&service, "talking").await;
+    let (client, campaign, mut caller) = conversation(&service).await;
 
     service.kill();
     caller.hang_up().await;
