@@ -69,9 +69,22 @@ impl Place {
     }
 
     fn start(&self) -> Process {
+        self.start_as(self.run())
+    }
+
+    /// The same by `env`, with what it is to do about signals.
+    fn start_under_env(&self, signals: &str) -> Process {
+        let run = self.run();
+        let mut command = Command::new("env");
+        command.current_dir(env!("CARGO_MANIFEST_DIR"));
+        command.arg(signals).arg(run.get_program()).args(run.get_args());
+        self.start_as(command)
+    }
+
+    fn start_as(&self, mut command: Command) -> Process {
         let output = self.folder.path().join("stdout");
         drop(std::fs::remove_file(&output));
-        Process::start(self.run().arg("--data").arg(self.data()), &output)
+        Process::start(command.arg("--data").arg(self.data()), &output)
     }
 
     async fn assert_nothing_is_left(&self, when: Duration) {
@@ -118,15 +131,9 @@ async fn interrupted_twice_it_ends_at_once() {
     for profile in ["embedded", "production"] {
         let place = Place::find_for(profile);
         let mut process = place.start();
-        eventually("it is ready", seconds(30), async || {
-            process.output().contains("is ready").then_some(())
-        })
-        .await;
+        process.says("is ready", seconds(30)).await;
         process.signal(Signal::INT);
-        eventually("it has heard the first", seconds(5), async || {
-            process.output().contains("Stopping:").then_some(())
-        })
-        .await;
+        process.says("Stopping:", seconds(5)).await;
         let status = process.interrupt().expect("it ends as asked");
         assert_eq!(status.code(), Some(130), "{}", process.output());
         place.assert_nothing_is_left(ms(0)).await;
@@ -136,12 +143,23 @@ async fn interrupted_twice_it_ends_at_once() {
 #[tokio::test]
 async fn a_closed_terminal_ends_it_in_order() {
     let place = Place::find();
-    let mut process = place.start();
-    eventually("it is ready", seconds(30), async || {
-        process.output().contains("is ready").then_some(())
-    })
-    .await;
+    let mut process = place.start_under_env("--default-signal=HUP");
+    process.says("is ready", seconds(30)).await;
     let status = process.end_with(Signal::HUP).expect("it ends as asked");
+    assert!(status.success(), "{status}: {}", process.output());
+    assert!(process.output().contains("Stopped."));
+    place.assert_nothing_is_left(ms(0)).await;
+}
+
+#[tokio::test]
+async fn a_closed_terminal_is_borne_under_nohup() {
+    let place = Place::find();
+    let mut process = place.start_under_env("--ignore-signal=HUP");
+    process.says("is ready", seconds(30)).await;
+    assert!(process.signal(Signal::HUP));
+    // Whoever listens for SIGHUP hears it before the SIGTERM that comes after it, and the
+    // second signal ends the run at once, not in order.
+    let status = process.end().expect("it ends as asked");
     assert!(status.success(), "{status}: {}", process.output());
     assert!(process.output().contains("Stopped."));
     place.assert_nothing_is_left(ms(0)).await;
@@ -161,10 +179,7 @@ async fn interrupt<const N: usize>(place: &Place, moments: [Duration; N]) {
 async fn a_second_run_on_the_same_folder_says_so_and_others_cannot_read_it() {
     let place = Place::find();
     let process = place.start();
-    eventually("it is ready", seconds(30), async || {
-        process.output().contains("is ready").then_some(())
-    })
-    .await;
+    process.says("is ready", seconds(30)).await;
     let mode = std::fs::metadata(place.data()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
     let mode = std::fs::metadata(place.data().join("capconduit.db")).unwrap().permissions().mode();

@@ -38,6 +38,11 @@ impl Process {
         fs::read_to_string(&self.output).unwrap_or_default()
     }
 
+    pub async fn says(&self, text: &str, bound: Duration) {
+        let what = format!("it says {text:?}");
+        eventually(&what, bound, async || self.output().contains(text).then_some(())).await;
+    }
+
     pub fn exited(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
