@@ -15,7 +15,6 @@ use super::trace::DecisionTrace;
 use super::{Backend, Tag};
 use crate::call::record::Attempt;
 use crate::call::rehearsal::{Arrival, Rehearsal, rehearse};
-use crate::capacity::COUNTED_BACK;
 use crate::clock;
 use crate::ids::SellerId;
 use crate::routing;
@@ -34,9 +33,9 @@ struct Simulated {
     caller_number: Option<Line>,
     /// When the call arrives; now if left away.
     ///
-    /// Decides the windows of volume caps; not more than 40 days ago. The
-    /// configuration and the calls that are up are those of this moment, and a
-    /// window of the past counts what was used since it began.
+    /// Decides the windows of volume caps. The configuration and the calls that
+    /// are up are those of this moment, and a window of the past counts what was
+    /// used since it began, 76 days back at most.
     #[oai(nullable)]
     at: Option<Moment>,
 }
@@ -116,15 +115,10 @@ async fn simulate(
     seller: Option<SellerId>,
 ) -> Result<Simulation, Problem> {
     let number = E164::parse(&asked.did).map_err(|err| bad_field("did", err.to_string()))?;
-    let now = clock::now();
     let at = match &asked.at {
         Some(at) => at.instant().ok_or_else(broken)?,
-        None => now,
+        None => clock::now(),
     };
-    if at < now - COUNTED_BACK {
-        let days = COUNTED_BACK.num_days();
-        return Err(bad_field("at", format!("must not be more than {days} days ago")));
-    }
     let plan = routing::plan(&backend.routing.get(), number.as_str(), rand::rng().random());
     let owner = plan.did.as_ref().map(|did| did.seller);
     if seller.is_some() && owner != seller {

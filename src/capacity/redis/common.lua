@@ -28,6 +28,8 @@ local function encode(account)
   return struct.pack(format(#account), unpack(account))
 end
 
+local PER_DAY, SLOTS_KEPT = 96, 76 * 96
+
 -- Sums up what was used in the account's windows at these places, each since its start.
 local function sum_up(account, slots_key, places)
   local newest = account[3]
@@ -36,6 +38,7 @@ local function sum_up(account, slots_key, places)
     account[place + 1] = 0
     from = math.min(from, account[place])
   end
+  from = math.max(from, newest - SLOTS_KEPT)
   while from <= newest do
     local to = math.min(newest, from + 499)
     local names = {}
@@ -69,8 +72,6 @@ local function roll(account, slots_key, hour, day, week, month)
   sum_up(account, slots_key, changed)
   return #changed > 0
 end
-
-local PER_DAY, SLOTS_KEPT = 96, 76 * 96
 
 -- Once a day, with the first call that is used in it.
 local function forget_before(account, slots_key, slot)

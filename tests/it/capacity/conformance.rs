@@ -118,6 +118,7 @@ async fn a_look_at_another_month_forgets_nothing_of_this_one(tried: &Tried) {
         ("2027-02-22T12:00:00Z", Some(LinkId(1))),
         ("2099-01-01T00:00:00Z", Some(LinkId(1))),
         ("2026-10-22T12:00:00Z", None),
+        ("0001-01-01T00:00:00Z", None),
     ] {
         let candidates = vec![in_month(utc(other))];
         let request = Request { hold: hold(9, 1), candidates, turn: Turn::None };
