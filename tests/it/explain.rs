@@ -261,7 +261,10 @@ const THE_SAME: &str = "It would be decided the same.";
 async fn a_call_is_told_with_its_links_its_attempts_and_its_end() {
     on_both(async |told| {
         told.set_link(1, |link| link.daily_cap = Set(Some(1))).await;
-        let (first, second) = (to_acme("2026-11-20T12:00:00Z"), to_beta("2026-11-20T12:05:00Z"));
+        let (mut first, second) =
+            (to_acme("2026-11-20T12:00:00Z"), to_beta("2026-11-20T12:05:00Z"));
+        // The caller hung up: the client's leg is gone after the call.
+        first.attempts[0].ended_at = Some(at("2026-11-20T12:00:03.004Z"));
         told.keep(&first).await;
         told.keep(&second).await;
         let said = told.explain(second.call);
@@ -280,7 +283,13 @@ async fn a_call_is_told_with_its_links_its_attempts_and_its_end() {
                 "Nothing of the configuration has been changed since.",
             ],
         );
-        assert_says(&told.explain(first.call), &["Acme took it, and they talked for 2.0 s."]);
+        assert_says(
+            &told.explain(first.call),
+            &[
+                "Acme took it, and they talked for 2.0 s.",
+                "12:00:03.000  the call is over: Normal Clearing (cause 16)\n  12:00:03.004  Acme",
+            ],
+        );
     })
     .await;
 }

@@ -197,31 +197,32 @@ fn calls(count: u32) -> String {
 
 fn write_what_happened(out: &mut String, record: &CallRecord) -> std::fmt::Result {
     writeln!(out, "\nWhat happened (UTC)")?;
-    let line = |out: &mut String, at: Timestamp, what: &str| {
-        writeln!(out, "  {}  {what}", at.format("%H:%M:%S%.3f"))
-    };
-    line(out, record.started_at, "the call came in")?;
+    let mut steps = vec![(record.started_at, "the call came in".to_owned())];
     for attempt in &record.attempts {
         let Attempt { client_name, position, link, held_at, .. } = attempt;
-        line(
-            out,
-            *held_at,
-            &format!("attempt {position}: {client_name} (link {link}) is dialled"),
-        )?;
+        let dialled = format!("attempt {position}: {client_name} (link {link}) is dialled");
+        steps.push((*held_at, dialled));
         if let Some(at) = attempt.ringing_at {
-            line(out, at, &format!("{client_name} rings"))?;
+            steps.push((at, format!("{client_name} rings")));
         }
         if let Some(at) = attempt.answered_at {
             let after = seconds(at - *held_at);
-            line(out, at, &format!("{client_name} answers, {after} after it was dialled"))?;
+            steps.push((at, format!("{client_name} answers, {after} after it was dialled")));
         }
         if let Some(at) = attempt.ended_at {
-            line(out, at, &left(attempt, at))?;
+            steps.push((at, left(attempt, at)));
         }
     }
-    let Some(end) = record.end else { return Ok(()) };
-    let cause = format!("the call is over: {} (cause {})", cause::text(end.cause), end.cause);
-    line(out, end.at, &cause)
+    if let Some(end) = record.end {
+        let cause = format!("the call is over: {} (cause {})", cause::text(end.cause), end.cause);
+        steps.push((end.at, cause));
+    }
+    // A leg may well be gone after the call, if the caller hung up.
+    steps.sort_by_key(|(at, _)| *at);
+    for (at, what) in steps {
+        writeln!(out, "  {}  {what}", at.format("%H:%M:%S%.3f"))?;
+    }
+    Ok(())
 }
 
 /// How a client's leg ended.
