@@ -31,11 +31,10 @@ struct Simulated {
     /// Routing doesn't ask who calls; it may be given all the same.
     #[oai(validator(max_length = 64), nullable)]
     caller_number: Option<Line>,
-    /// When the call arrives; now if left away.
+    /// When the call arrives; now if left away, or in the past.
     ///
     /// Decides the windows of volume caps. The configuration and the calls that
-    /// are up are those of this moment, and a window of the past counts what was
-    /// used since it began, 76 days back at most.
+    /// are up are those of this moment.
     #[oai(nullable)]
     at: Option<Moment>,
 }
@@ -115,9 +114,10 @@ async fn simulate(
     seller: Option<SellerId>,
 ) -> Result<Simulation, Problem> {
     let number = E164::parse(&asked.did).map_err(|err| bad_field("did", err.to_string()))?;
+    let now = clock::now();
     let at = match &asked.at {
-        Some(at) => at.instant().ok_or_else(broken)?,
-        None => clock::now(),
+        Some(at) => now.max(at.instant().ok_or_else(broken)?),
+        None => now,
     };
     let plan = routing::plan(&backend.routing.get(), number.as_str(), rand::rng().random());
     let owner = plan.did.as_ref().map(|did| did.seller);

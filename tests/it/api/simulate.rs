@@ -1,7 +1,8 @@
-use capconduit::capacity::{HoldId, Holder, Request, Stage, Standing};
+use capconduit::capacity::{Correction, HoldId, Holder, Request, Scope, Slot, Stage, Standing};
 use capconduit::clock;
 use capconduit::ids::LinkId;
 use capconduit::routing::{self, Decision};
+use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use crate::support::api::{Person, TestApi, campaign, client, id, link};
@@ -102,9 +103,26 @@ async fn a_simulation_of_another_day_counts_in_that_days_windows() {
     assert_eq!(free["order"].as_array().unwrap().len(), 3);
     // To have looked at another day changes nothing of this one.
     assert_eq!(simulate(&seller, "seller").await["callStatus"], "REJECTED_TOTAL");
-    let ages_ago = json!({"did": DID, "at": "0001-01-01T00:00:00Z"});
-    let seen = seller.post("/api/seller/routing/simulate", ages_ago).await.expect(200);
-    assert_eq!(seen["callStatus"], "REJECTED_TOTAL");
+}
+
+/// What others had used of a client's caps at any time is nobody's business.
+#[tokio::test]
+async fn a_simulation_of_a_day_that_is_over_is_one_of_now() {
+    let api = TestApi::start().await;
+    let seller = api.seller("joe").await;
+    let links = campaign_for_three(&api, &seller, "priority").await;
+    let then = clock::now() - TimeDelta::hours(25);
+    let used = links.into_iter().map(|link| Correction {
+        scope: Scope::link(LinkId(link)),
+        total: 2,
+        slots: vec![(Slot::of(then), 2)],
+    });
+    api.backend.ledger.correct(&used.collect::<Vec<_>>()).await.unwrap();
+    for at in [then.to_rfc3339(), "0001-01-01T00:00:00Z".to_owned()] {
+        let asked = json!({"did": DID, "at": at});
+        let seen = seller.post("/api/seller/routing/simulate", asked).await.expect(200);
+        assert_eq!(seen["callStatus"], Value::Null, "{at}");
+    }
 }
 
 #[tokio::test]
