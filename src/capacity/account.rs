@@ -126,9 +126,7 @@ impl Account {
             _ if kind == WindowKind::Total => self.total,
             Some((known, used)) if known == start => used,
             _ => {
-                let oldest =
-                    self.newest.map_or(start, |slot| Slot(slot.0.saturating_sub(SLOTS_KEPT)));
-                let used = self.used.range(start.max(oldest)..).map(|(_, calls)| calls).sum();
+                let used = self.used.range(start..).map(|(_, calls)| calls).sum();
                 place.set(Some((start, used)));
                 used
             }

@@ -42,6 +42,7 @@ for_both_stores! {
     a_look_takes_nothing,
     a_look_at_another_month_forgets_nothing_of_this_one,
     what_is_in_no_window_any_more_is_forgotten,
+    a_call_of_a_clock_that_was_far_ahead_hides_no_other,
     all_scopes_are_taken_or_none,
     a_limit_of_none_lets_nobody_in,
     what_comes_late_finds_the_hold_closed,
@@ -144,6 +145,17 @@ async fn what_is_in_no_window_any_more_is_forgotten(tried: &Tried) {
     let slots: BTreeMap<_, _> = slots.collect();
     let kept = [(at("2026-11-22T11:45:00Z"), 1), (at("2026-11-22T12:00:00Z"), 1)];
     assert_eq!(slots, BTreeMap::from(kept));
+}
+
+async fn a_call_of_a_clock_that_was_far_ahead_hides_no_other(tried: &Tried) {
+    let scope = Scope::link(LinkId(1));
+    let (now, ahead) = (at("2026-11-22T12:00:00Z"), at("2027-06-01T12:00:00Z"));
+    let slots = vec![(Slot::of(now), 2), (Slot::of(ahead), 1)];
+    tried.ledger.correct(&[Correction { scope, total: 3, slots }]).await.unwrap();
+    let mut candidate = link(1, 9, None);
+    candidate.claims[0].volume[WindowKind::Day.index()] = Some(2);
+    assert_eq!(tried.first(hold(1, 1), std::slice::from_ref(&candidate)).await, None);
+    assert!(tried.usage(scope, noon()).await.used[WindowKind::Day.index()] >= 2);
 }
 
 async fn all_scopes_are_taken_or_none(tried: &Tried) {
