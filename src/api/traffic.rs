@@ -36,7 +36,8 @@ struct MinuteOfTraffic {
     /// Calls that are over; a status that no call has is left out.
     ended: Vec<CallsOfStatus>,
     /// Of those that are over, calls for which no cap had room: `no_eligible_clients_available`,
-    /// which is `REJECTED` where caps of either kind refused.
+    /// which is `REJECTED` where caps of either kind refused. What a dialplan reports as
+    /// `REJECTED` doesn't count: it may have been refused for any reason.
     refused_by_caps: u64,
 }
 
@@ -113,7 +114,11 @@ async fn traffic(
     let of_minute = |start: Timestamp| {
         let is_in = |at: Timestamp| (start..start + minute).contains(&at);
         let ended: Vec<&Came> = came.iter().filter(|came| is_in(came.minute)).collect();
-        let is_refused = |came: &&&Came| came.reason == CallReason::NoEligibleClientsAvailable;
+        // A dialplan reports as `REJECTED` whatever refused a call.
+        let is_refused = |came: &&&Came| {
+            came.reason == CallReason::NoEligibleClientsAvailable
+                && !(came.reported && came.status == CallStatus::Rejected)
+        };
         MinuteOfTraffic {
             start: start.into(),
             live: live.iter().filter(|at| is_in(**at)).count() as u64,

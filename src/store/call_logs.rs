@@ -71,6 +71,8 @@ pub async fn find(
 pub struct Came {
     /// When the minute began.
     pub minute: Timestamp,
+    /// Whether a dialplan led them and reported them, see [`crate::ids::CallId::of_channel`].
+    pub reported: bool,
     pub status: CallStatus,
     pub reason: CallReason,
     pub calls: u64,
@@ -85,20 +87,27 @@ pub async fn came(
     seller: Option<i64>,
     from: Timestamp,
 ) -> Result<Vec<Came>, DbErr> {
-    // Minutes since 1970, in words of either database.
-    let minute = match db.get_database_backend() {
-        DbBackend::Postgres => "CAST(FLOOR(EXTRACT(EPOCH FROM timestamp_start) / 60) AS BIGINT)",
-        _ => "CAST(strftime('%s', timestamp_start) AS INTEGER) / 60",
+    // Minutes since 1970 and the version of the call's id, in words of either database.
+    let (minute, version) = match db.get_database_backend() {
+        DbBackend::Postgres => (
+            "CAST(FLOOR(EXTRACT(EPOCH FROM timestamp_start) / 60) AS BIGINT)",
+            "substr(CAST(call_id AS TEXT), 15, 1)",
+        ),
+        _ => {
+            ("CAST(strftime('%s', timestamp_start) AS INTEGER) / 60", "substr(hex(call_id), 13, 1)")
+        }
     };
     let filter = Filter { seller, from: Some(from), ..Filter::default() };
-    let rows: Vec<(i64, CallStatus, CallReason, i64)> = filter
+    let rows: Vec<(i64, String, CallStatus, CallReason, i64)> = filter
         .unordered()
         .select_only()
         .column_as(Expr::cust(minute), "minute")
+        .column_as(Expr::cust(version), "version")
         .column(call_log::Column::CallStatus)
         .column(call_log::Column::Reason)
         .column_as(call_log::Column::Id.count(), "calls")
         .group_by(Expr::cust(minute))
+        .group_by(Expr::cust(version))
         .group_by(call_log::Column::CallStatus)
         .group_by(call_log::Column::Reason)
         .order_by_asc(Expr::cust(minute))
@@ -106,9 +115,10 @@ pub async fn came(
         .into_tuple()
         .all(db)
         .await?;
-    let came = |(minute, status, reason, calls): (i64, CallStatus, CallReason, i64)| {
+    let came = |(minute, version, status, reason, calls): (i64, String, _, _, i64)| {
         let minute = Timestamp::from_timestamp(minute.checked_mul(60)?, 0)?;
-        Some(Came { minute, status, reason, calls: calls.unsigned_abs() })
+        let reported = version == "8";
+        Some(Came { minute, reported, status, reason, calls: calls.unsigned_abs() })
     };
     Ok(rows.into_iter().filter_map(came).collect())
 }

@@ -1,4 +1,5 @@
 use capconduit::clock;
+use capconduit::ids::CallId;
 use capconduit_entity::{CallReason, CallStatus, call_log};
 use chrono::{DurationRound, TimeDelta};
 use sea_orm::{ActiveModelTrait, Set};
@@ -59,12 +60,20 @@ async fn calls_are_counted_by_minute_and_by_what_became_of_them() {
         reason: Set(CallReason::NoEligibleClientsAvailable),
         ..Default::default()
     };
-    mixed.update(&api.backend.db).await.unwrap();
+    let refused_by_caps = mixed.update(&api.backend.db).await.unwrap();
+    // A call of which it is not known what refused it.
+    let reported = call_log::ActiveModel {
+        id: Set(log(&api, eve.id, &at(2, 3), CallStatus::Rejected).await),
+        call_id: Set(CallId::of_channel("1763895600.7").0),
+        reason: Set(refused_by_caps.reason),
+        ..Default::default()
+    };
+    reported.update(&api.backend.db).await.unwrap();
     let traffic = staff.get(&path).await.expect(200);
     let minutes = traffic["minutes"].as_array().unwrap();
     let minute = minutes.iter().find(|minute| minute["start"] == at(2, 0)).unwrap();
-    assert_eq!(minute["ended"], json!([of("BUSY", 1), of("REJECTED", 2)]));
-    assert_eq!(minute["refusedByCaps"], 1, "caps of either kind refused one, and not the other");
+    assert_eq!(minute["ended"], json!([of("BUSY", 1), of("REJECTED", 3)]));
+    assert_eq!(minute["refusedByCaps"], 1, "caps of either kind refused one, and not the others");
 
     let whole = staff.get("/api/admin/traffic?minutes=180").await.expect(200);
     assert_eq!(whole["minutes"].as_array().unwrap().len(), 180);
