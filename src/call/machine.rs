@@ -67,6 +67,8 @@ struct Leg {
     gone: Option<Gone>,
     /// The caller was found unanswered after it.
     unheard: bool,
+    /// It was found to wait for being dialled, though nobody said that it has entered.
+    idle: bool,
 }
 
 /// When the legs of an answered call were found to be up.
@@ -223,8 +225,12 @@ impl Machine {
                 }
             }
             Input::LegIdle { attempt } if self.is_leg(attempt) => match self.state {
-                // It has entered: whoever is told of it now, it isn't us.
-                State::Creating => self.on_leg_entered(at, attempt),
+                // It is about to enter, or another instance was told that it did.
+                State::Creating => {
+                    if let Some(leg) = &mut self.leg {
+                        leg.idle = true;
+                    }
+                }
                 // Whether it was dialled can't be seen: it is made anew.
                 State::Dialling if self.again.is_some() => {
                     self.give_up(attempt, AttemptResult::Canceled, cause::NORMAL);
@@ -252,7 +258,7 @@ impl Machine {
                 self.effects.push(Effect::Arm(Timer::CallerMissing, EVENTS_LAG));
             }
             Input::CallerGone | Input::Timer(Timer::CallerMissing) => self.on_caller_gone(at),
-            Input::Timer(timer) => self.on_timer(timer),
+            Input::Timer(timer) => self.on_timer(at, timer),
             Input::HangUp { told } => self.on_hang_up(at, told),
             Input::Apart => self.on_apart(),
             Input::Recheck => {

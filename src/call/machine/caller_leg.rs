@@ -23,7 +23,7 @@ impl Machine {
     /// A check found the caller unanswered.
     pub(super) fn on_caller_waiting(&mut self, at: Timestamp) {
         let (State::Answering, Some(leg)) = (self.state, self.leg) else { return };
-        let Leg { attempt, gone: Some(gone), unheard } = leg else { return };
+        let Leg { attempt, gone: Some(gone), unheard, .. } = leg else { return };
         // The answer may still be on its way through a busy switch to the caller.
         if !unheard {
             self.leg = Some(Leg { unheard: true, ..leg });

@@ -40,7 +40,8 @@ impl Machine {
         if (last_alive - attempt.held_at).to_std().unwrap_or_default() < SETUP {
             machine.again = last;
         }
-        machine.leg = Some(Leg { attempt: attempt.position, gone: None, unheard: false });
+        machine.leg =
+            Some(Leg { attempt: attempt.position, gone: None, unheard: false, idle: false });
         machine.bridge = true;
         if machine.record.answered_at.is_some() {
             machine.state = State::Talking;
@@ -60,7 +61,12 @@ impl Machine {
         self.bridge = !self.record.attempts.is_empty();
         self.settled = self.record.answered_at.is_some();
         let last = self.record.attempts.last().filter(|attempt| attempt.ended_at.is_none());
-        self.leg = last.map(|last| Leg { attempt: last.position, gone: None, unheard: false });
+        self.leg = last.map(|last| Leg {
+            attempt: last.position,
+            gone: None,
+            unheard: false,
+            idle: false,
+        });
         self
     }
 

@@ -683,6 +683,8 @@ fn a_leg_whose_entry_nobody_heard_of_is_dialled_when_it_is_found() {
     let (mut machine, _) = held();
     let at = machine.record().started_at;
     let effects = machine.handle(at, Input::LegIdle { attempt: 1 });
+    assert!(effects.is_empty(), "it may be about to enter: {effects:?}");
+    let effects = machine.handle(at, Input::Timer(Timer::Setup(1)));
     assert!(matches!(effects[..], [Effect::DialLeg { attempt: 1, .. }, ..]), "{effects:?}");
     let effects = machine.handle(at, Input::LegEntered { attempt: 1 });
     assert!(effects.is_empty(), "once: {effects:?}");

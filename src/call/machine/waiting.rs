@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Caller, Effect, Machine, State, Timer};
 use crate::call::outcome::cause;
+use crate::clock::Timestamp;
 use capconduit_entity::AttemptResult;
 
 pub(super) const SETUP: Duration = Duration::from_secs(3);
@@ -21,10 +22,14 @@ pub(super) const LEFT: Duration = Duration::from_millis(300);
 pub(super) const END: Duration = Duration::from_secs(3);
 
 impl Machine {
-    pub(super) fn on_timer(&mut self, timer: Timer) {
+    pub(super) fn on_timer(&mut self, at: Timestamp, timer: Timer) {
         match (timer, self.state) {
             (Timer::Setup(attempt), State::Creating) if self.is_leg(attempt) => {
-                self.give_up(attempt, AttemptResult::Unreachable, cause::NORMAL);
+                if self.leg.is_some_and(|leg| leg.idle) {
+                    self.on_leg_entered(at, attempt);
+                } else {
+                    self.give_up(attempt, AttemptResult::Unreachable, cause::NORMAL);
+                }
             }
             // Again and again, until the switch has said what became of it.
             (Timer::Ring(attempt), State::Dialling | State::Detaching) if self.is_leg(attempt) => {
