@@ -100,15 +100,12 @@ impl Spool {
             catalogue.files.insert(*number, segment);
         }
         catalogue.last_number = numbers.last().copied().unwrap_or(0);
-        // A run that wrote nothing has heard of no call.
-        let is_written = |number: &&u64| catalogue.files[*number].bytes > 0;
-        let written = numbers.iter().rev().find(is_written).copied();
         // Each was counted where it was found: only now it is known where the newest are.
         catalogue.count_needed_bytes();
         let mut found = Found {
             unfinished: Vec::new(),
             finished: Vec::new(),
-            last_alive: written.and_then(|number| folder.modified_at(number)),
+            last_alive: numbers.last().and_then(|number| folder.modified_at(*number)),
             damaged_files,
         };
         for (call, entry) in &catalogue.needed {
@@ -125,6 +122,10 @@ impl Spool {
             }
             catalogue.fails(&cause);
         }
+        // Until it has something to write, this run has heard of no call.
+        if let (Some(file), Some(alive)) = (catalogue.newest(), found.last_alive) {
+            file.set_modified(alive.into())?;
+        }
         Ok((Self { folder, limits, catalogue: Mutex::new(catalogue) }, found))
     }
 
@@ -134,6 +135,7 @@ impl Spool {
         let frame = frame::encode(record);
         let mut catalogue = self.catalogue.lock();
         catalogue.take_in(record);
+        catalogue.has_heard = true;
         let most = self.limits.most_bytes;
         match frame.and_then(|frame| catalogue.put(&self.folder, &self.limits, &frame, most)) {
             Ok(place) => catalogue.is_at(record.call, place, &self.limits),
@@ -233,7 +235,9 @@ impl Spool {
     pub fn note_alive(&self) -> io::Result<()> {
         let catalogue = self.catalogue.lock();
         match catalogue.newest() {
-            Some(file) if !catalogue.needed.is_empty() => file.set_modified(clock::system_now()),
+            Some(file) if catalogue.has_heard && !catalogue.needed.is_empty() => {
+                file.set_modified(clock::system_now())
+            }
             _ => Ok(()),
         }
     }

@@ -27,6 +27,8 @@ pub(super) struct Catalogue {
     /// Final ones among them that are in memory.
     pub(super) kept: usize,
     pub(super) is_failing: bool,
+    /// Whether this run had something to say of a call.
+    pub(super) has_heard: bool,
 }
 
 pub(super) struct Segment {

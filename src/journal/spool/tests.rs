@@ -86,6 +86,21 @@ fn a_run_that_wrote_nothing_does_not_count_as_one_that_was_alive() {
 }
 
 #[test]
+fn a_run_that_could_write_nothing_was_alive_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, _) = open(&folder);
+    put(&spool, &record());
+    drop(spool);
+    let (spool, found) = open(&folder);
+    spool.folder.faults.fail(0, 1);
+    spool.append(&Arc::new(record()));
+    assert!(spool.figures().is_failing);
+    spool.note_alive().unwrap();
+    drop(spool);
+    assert!(open(&folder).1.last_alive > found.last_alive);
+}
+
+#[test]
 fn a_torn_tail_loses_only_itself() {
     let folder = tempfile::tempdir().unwrap();
     let (spool, _) = open(&folder);
