@@ -7,7 +7,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -216,6 +216,10 @@ const SENTENCE_MOST: usize = 500;
 const FILE_MOST_BYTES: u64 = 1 << 20;
 
 fn read_file(file: &Path) -> io::Result<String> {
+    // To open a pipe that nobody writes to would wait for ever.
+    if !fs::metadata(file)?.is_file() {
+        return Err(io::Error::other("it isn't a regular file"));
+    }
     let mut text = String::new();
     File::open(file)?.take(FILE_MOST_BYTES + 1).read_to_string(&mut text)?;
     if text.len() as u64 > FILE_MOST_BYTES {

@@ -1,6 +1,7 @@
 //! What is wrong in a configuration is said in one sentence that names the setting.
 
 use proptest::prelude::*;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::*;
 
@@ -123,19 +124,23 @@ fn what_no_parser_can_read_is_refused_in_one_sentence() {
 
 #[test]
 fn a_file_that_is_none_of_settings_is_refused_with_its_name_and_takes_no_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let [pipe, long, torn] = ["pipe", "long", "torn"].map(|name| folder.path().join(name));
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    std::fs::write(&long, "#".repeat((1 << 20) + 1)).unwrap();
+    std::fs::write(&torn, "[http\n").unwrap();
     for (file, problem) in [
-        ("/dev/zero", "it is larger than 1 MiB"),
-        ("/nowhere/capconduit.toml", "No such file"),
-        ("/", "directory"),
+        (Path::new("/dev/zero"), "it isn't a regular file"),
+        (Path::new("/"), "it isn't a regular file"),
+        (&pipe, "it isn't a regular file"),
+        (&long, "it is larger than 1 MiB"),
+        (&torn, "table"),
+        (Path::new("/nowhere/capconduit.toml"), "No such file"),
     ] {
-        let said = Config::load(Some(Path::new(file))).unwrap_err().to_string();
-        assert!(said.contains(file) && said.contains(problem), "{said}");
+        let said = Config::load(Some(file)).unwrap_err().to_string();
+        assert!(said.contains(&*file.to_string_lossy()) && said.contains(problem), "{said}");
         assert_one_sentence(&said);
     }
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), "[http\n").unwrap();
-    let said = Config::load(Some(file.path())).unwrap_err().to_string();
-    assert!(said.contains(&*file.path().to_string_lossy()), "{said}");
 }
 
 fn value() -> impl Strategy<Value = String> {
