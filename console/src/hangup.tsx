@@ -19,8 +19,11 @@ interface Props {
 
 export const HangUpDialog = ({ hangUp }: Props) => {
   const dialog = useRef<HTMLDialogElement>(null);
+  const form = useRef<HTMLFormElement>(null);
   const [isBusy, setBusy] = useState(false);
   const call = asked.value;
+  // What was said of one call is not said of another.
+  useEffect(() => form.current?.reset(), [call?.callId]);
   useEffect(() => {
     if (call && !dialog.current?.open) dialog.current?.showModal();
     if (!call) dialog.current?.close();
@@ -28,8 +31,8 @@ export const HangUpDialog = ({ hangUp }: Props) => {
   const submit = async (event: SubmitEvent): Promise<void> => {
     event.preventDefault();
     if (!call) return;
-    const form = event.currentTarget as HTMLFormElement;
-    const reason = String(new FormData(form).get("reason")).trim();
+    const said = new FormData(event.currentTarget as HTMLFormElement);
+    const reason = String(said.get("reason")).trim();
     setBusy(true);
     try {
       await hangUp(call.callId, reason);
@@ -41,9 +44,7 @@ export const HangUpDialog = ({ hangUp }: Props) => {
     }
     setBusy(false);
     // Meanwhile another call may be asked about.
-    if (asked.value?.callId !== call.callId) return;
-    form.reset();
-    asked.value = undefined;
+    if (asked.value?.callId === call.callId) asked.value = undefined;
   };
   const isOver = call !== undefined && !calls.value.has(call.callId);
   return (
@@ -54,7 +55,7 @@ export const HangUpDialog = ({ hangUp }: Props) => {
         asked.value = undefined;
       }}
     >
-      <form onSubmit={submit}>
+      <form ref={form} onSubmit={submit}>
         <div>
           <h2 id="hang-up">Hang up this call?</h2>
           <p>
