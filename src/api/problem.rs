@@ -336,7 +336,11 @@ impl<K: Kinds> ApiResponse for Refusal<K> {
                 content_type: "application/problem+json",
                 schema: MetaSchemaRef::Reference(ProblemBody::name().into_owned()),
             }],
-            headers: if *status == 429 { vec![retry_after()] } else { Vec::new() },
+            headers: match status {
+                429 => vec![retry_after(true)],
+                503 => vec![retry_after(false)],
+                _ => Vec::new(),
+            },
         };
         MetaResponses { responses: K::STATUSES.iter().map(answer).collect() }
     }
@@ -346,11 +350,11 @@ impl<K: Kinds> ApiResponse for Refusal<K> {
     }
 }
 
-fn retry_after() -> MetaHeader {
+fn retry_after(is_always_there: bool) -> MetaHeader {
     MetaHeader {
         name: "Retry-After".to_owned(),
-        description: Some("Seconds after which the next try is looked at.".to_owned()),
-        required: true,
+        description: Some("Seconds after which to ask again.".to_owned()),
+        required: is_always_there,
         deprecated: false,
         schema: MetaSchemaRef::Inline(Box::new(MetaSchema::new("integer"))),
     }
@@ -366,7 +370,7 @@ fn describe(status: u16) -> &'static str {
         413 => "The body is too large.",
         415 => "The body isn't JSON.",
         429 => "Too many: tries that failed, or open streams.",
-        503 => "A dependency is away.",
+        503 => "A dependency is away, or too much is under way.",
         _ => "Something went wrong here.",
     }
 }
