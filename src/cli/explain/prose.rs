@@ -215,10 +215,11 @@ fn write_what_happened(out: &mut String, record: &CallRecord) -> std::fmt::Resul
     }
     if let Some(end) = record.end {
         let cause = format!("the call is over: {} (cause {})", cause::text(end.cause), end.cause);
-        steps.push((end.at, cause));
+        // The last leg is gone after the call, if the caller hung up.
+        let last = record.attempts.last().and_then(|attempt| attempt.ended_at);
+        let place = steps.len() - usize::from(last.is_some_and(|gone| gone > end.at));
+        steps.insert(place, (end.at, cause));
     }
-    // A leg may well be gone after the call, if the caller hung up.
-    steps.sort_by_key(|(at, _)| *at);
     for (at, what) in steps {
         writeln!(out, "  {}  {what}", at.format("%H:%M:%S%.3f"))?;
     }
