@@ -97,7 +97,7 @@ impl Hands {
 
     async fn reserve(&self, request: Request) {
         let attempt = request.hold.attempt;
-        // Nobody is refused only because the ledger is just being filled.
+        // No call that was taken up is refused only because the ledger is just being filled.
         self.parts.opened.cancelled().await;
         let verdict = match timeout(LEDGER_TIMEOUT, self.parts.keeper.reserve(&request)).await {
             Ok(Ok(verdict)) => Some(verdict),

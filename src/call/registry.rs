@@ -19,6 +19,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use serde::Deserialize;
 use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::time::MissedTickBehavior;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, error, info, warn};
 
@@ -71,8 +72,8 @@ pub struct Registry {
     unheard: BTreeSet<ChannelId>,
     /// Calls that were lost with their Asterisk and still hold what they held.
     lost: HashSet<CallId>,
-    /// Callers who wait until that is free.
-    waiting: Vec<(Timestamp, Channel)>,
+    /// Callers who wait until that is free, and until capacity can be held.
+    waiting: VecDeque<(Timestamp, Channel)>,
     /// Events go to another instance for good: when calls were last looked at instead.
     looked_at: Option<Timestamp>,
     /// Set by [`Request::SendBack`], and never taken back.
@@ -96,6 +97,8 @@ pub struct CallSettings {
 const RECENT: usize = 4_096;
 /// How often calls are looked at of which no event tells any more.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// How often it is seen whether callers who wait can be served.
+const SERVE_INTERVAL: Duration = Duration::from_millis(20);
 /// An audit repeated soon after a connection confirms what the first one saw.
 const AUDIT_AGAIN: Duration = Duration::from_secs(1);
 
@@ -123,7 +126,7 @@ impl Registry {
             watchdog: Watchdog::default(),
             unheard: BTreeSet::new(),
             lost: HashSet::new(),
-            waiting: Vec::new(),
+            waiting: VecDeque::new(),
             looked_at: None,
             ending: false,
             closing: false,
@@ -140,6 +143,8 @@ impl Registry {
     ) {
         let mut audit = tokio::time::interval(Duration::from_secs(self.settings.audit_seconds));
         let mut look = tokio::time::interval(LOOK_INTERVAL);
+        let mut serve = tokio::time::interval(SERVE_INTERVAL);
+        serve.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut open = true;
         while open || !self.calls.is_empty() {
             // The rare ones first: of signals there may always be more.
@@ -151,10 +156,10 @@ impl Registry {
                 _ = audit.tick() => {
                     // None waits for long, whatever keeps a lost call from its end.
                     self.lost.clear();
-                    self.serve_waiting();
                     self.audit();
                 }
                 _ = look.tick(), if self.looked_at.is_some() => self.look(),
+                _ = serve.tick(), if !self.waiting.is_empty() => self.serve_waiting(),
                 signal = signals.recv(), if open => match signal {
                     Some(signal) => {
                         if matches!(signal, Signal::Up) {
@@ -218,6 +223,7 @@ impl Registry {
                 }
             },
             EventKind::StasisEnd { channel } => {
+                self.waits_no_more(&channel.id);
                 self.tell(at, &channel.id, |leg| match leg {
                     Some(LegId { attempt, .. }) => Some(Input::LegLeft { attempt }),
                     None => Some(Input::CallerGone),
@@ -246,6 +252,7 @@ impl Registry {
                 });
             }
             EventKind::ChannelHangupRequest { channel, cause, soft: false, tech_cause } => {
+                self.waits_no_more(&channel.id);
                 self.tell(at, &channel.id, |leg| match leg {
                     Some(_) => None,
                     // A BYE without a Reason header comes without a cause.
@@ -256,6 +263,7 @@ impl Registry {
                 });
             }
             EventKind::ChannelDestroyed { channel, cause, tech_cause } => {
+                self.waits_no_more(&channel.id);
                 self.tell(at, &channel.id, |leg| match leg {
                     Some(LegId { attempt, .. }) => {
                         Some(Input::LegGone { attempt, cause: Some(cause), sip: tech_cause })
@@ -279,11 +287,45 @@ impl Registry {
             self.send_back(channel.id.clone());
             return;
         }
-        if !self.lost.is_empty() {
+        if self.may_serve() {
+            self.serve(at, channel);
+        } else {
             self.waiting.retain(|(_, known)| known.id != channel.id);
-            self.waiting.push((at, channel.clone()));
-            return;
+            self.waiting.push_back((at, channel.clone()));
         }
+    }
+
+    /// Callers of an Asterisk that has started anew find free what its calls held before,
+    /// and nobody is refused only because the ledger is just being filled.
+    fn may_serve(&self) -> bool {
+        self.lost.is_empty() && self.parts.opened.is_cancelled()
+    }
+
+    /// No more at once than may be in setup, however many wait.
+    fn serve_waiting(&mut self) {
+        while self.may_serve() && !self.is_overloaded() {
+            let Some((at, channel)) = self.waiting.pop_front() else { return };
+            self.serve(at, &channel);
+        }
+    }
+
+    fn is_overloaded(&self) -> bool {
+        self.parts.in_setup.count() >= self.settings.most_in_setup
+    }
+
+    /// One who leaves before being served had a call all the same, and a record of it.
+    fn waits_no_more(&mut self, caller: &ChannelId) {
+        let place = self.waiting.iter().position(|(_, waiting)| waiting.id == *caller);
+        if let Some((at, channel)) = place.and_then(|place| self.waiting.remove(place)) {
+            self.begin(at, &channel, false);
+        }
+    }
+
+    fn serve(&mut self, at: Timestamp, channel: &Channel) {
+        self.begin(at, channel, self.is_overloaded());
+    }
+
+    fn begin(&mut self, at: Timestamp, channel: &Channel, is_overloaded: bool) {
         let call = clock::new_call_id().led_by(self.mark);
         let dialled =
             clean(&channel.dialplan.exten, limits::DIALLED).unwrap_or_else(|| "unknown".to_owned());
@@ -314,7 +356,6 @@ impl Registry {
             self.parts.metrics.sent_away_without_record();
             return self.take_down(channel.id.0.clone(), cause::CONGESTION);
         }
-        let is_overloaded = self.parts.in_setup.count() >= self.settings.most_in_setup;
         if is_overloaded {
             self.parts.metrics.overloaded();
         }
@@ -326,15 +367,6 @@ impl Registry {
         let is_sold = matches!(decision, Decision::Offer(_));
         let place = is_sold.then(|| self.parts.in_setup.enter());
         self.lead(Machine::new(record, decision), place);
-    }
-
-    /// Callers of an Asterisk that has started anew find free what its calls held before.
-    fn serve_waiting(&mut self) {
-        if self.lost.is_empty() {
-            for (at, channel) in std::mem::take(&mut self.waiting) {
-                self.on_caller(at, &channel);
-            }
-        }
     }
 
     /// Takes up a call that an earlier run left behind.
@@ -376,9 +408,17 @@ impl Registry {
             Request::HangUp { call, told } => {
                 self.deliver(call, clock::now(), Input::HangUp { told: Some(told) });
             }
-            Request::SendBack => self.ending = true,
+            Request::SendBack => {
+                self.ending = true;
+                for (_, channel) in std::mem::take(&mut self.waiting) {
+                    self.send_back(channel.id);
+                }
+            }
             Request::HangUpAll => {
                 self.closing = true;
+                for (at, channel) in std::mem::take(&mut self.waiting) {
+                    self.serve(at, &channel);
+                }
                 self.tell_all(&Input::HangUp { told: None });
             }
         }
@@ -395,7 +435,6 @@ impl Registry {
             self.recent.push_back(channel);
         }
         self.lost.remove(&call);
-        self.serve_waiting();
     }
 
     // --- handing on ---

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use capconduit_entity::{CampaignStatus, E164, Status, Strategy};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -10,8 +11,11 @@ use crate::ari::{AriError, Bridge, Done, Switch};
 use crate::call::record::tests::record;
 use crate::call::setup::InSetup;
 use crate::capacity::{Keeper, Leases, MemoryLedger};
+use crate::ids::{CampaignId, DidId, SellerId};
 use crate::journal::{Archive, Journal, JournalSettings};
 use crate::live::Live;
+use crate::routing::snapshot::tests::link;
+use crate::routing::{Campaign, Did, Snapshot};
 use crate::telemetry::{Metrics, Moment};
 
 /// Has no channels, and notes who is hung up.
@@ -70,6 +74,38 @@ impl Switch for Empty {
     }
 }
 
+fn registry(
+    switch: Arc<Empty>,
+    journal: Journal,
+    metrics: Arc<Metrics>,
+    snapshot: Snapshot,
+    most_in_setup: usize,
+) -> Registry {
+    let ledger = Arc::new(MemoryLedger::default());
+    let parts = Parts {
+        switch,
+        keeper: Arc::new(Keeper::new(ledger, "", &Leases::default())),
+        journal: Arc::new(journal),
+        live: Arc::new(Live::new(1)),
+        metrics,
+        in_setup: InSetup::default(),
+        opened: CancellationToken::new(),
+    };
+    let settings = CallSettings { most_in_setup, audit_seconds: 15 };
+    let routing = Arc::new(Current::default());
+    routing.set(snapshot);
+    let (connected, tracker) = (Arc::new(AtomicBool::new(true)), TaskTracker::new());
+    Registry::new(
+        Arc::new(parts),
+        routing,
+        connected,
+        tracker,
+        settings,
+        1,
+        Mark::of_instance("one"),
+    )
+}
+
 /// A database that is away.
 struct Nowhere;
 
@@ -117,23 +153,10 @@ async fn a_caller_of_whom_no_record_could_be_kept_is_sent_away_counted_and_told_
         let call = CallId(uuid::Uuid::from_u128(number));
         journal.save(CallRecord { call, ..one.clone() });
     }
-    let (switch, tracker) = (Arc::new(Empty::default()), TaskTracker::new());
-    let ledger = Arc::new(MemoryLedger::default());
-    let parts = Parts {
-        switch: switch.clone(),
-        keeper: Arc::new(Keeper::new(ledger, "", &Leases::default())),
-        journal: Arc::new(journal),
-        live: Arc::new(Live::new(1)),
-        metrics: metrics.clone(),
-        in_setup: InSetup::default(),
-        opened: CancellationToken::new(),
-    };
-    let settings = CallSettings { most_in_setup: 0, audit_seconds: 15 };
-    let connected = Arc::new(AtomicBool::new(true));
-    let mark = Mark::of_instance("one");
-    let routing = Arc::new(Current::default());
-    let mut registry =
-        Registry::new(Arc::new(parts), routing, connected, tracker.clone(), settings, 1, mark);
+    let switch = Arc::new(Empty::default());
+    let mut registry = registry(switch.clone(), journal, metrics.clone(), Snapshot::default(), 0);
+    registry.parts.opened.cancel();
+    let tracker = registry.tracker.clone();
     let channel: Channel = serde_json::from_str(r#"{"id": "1795372952.7"}"#).unwrap();
     let lines = Lines::default();
     let writer = lines.clone();
@@ -152,4 +175,61 @@ async fn a_caller_of_whom_no_record_could_be_kept_is_sent_away_counted_and_told_
     let told = String::from_utf8(lines.0.lock().clone()).unwrap();
     let told: Vec<_> = told.lines().filter(|line| line.contains("no record")).collect();
     assert!(told.len() == 1 && told[0].contains("call{id="), "{told:?}");
+}
+
+/// One number, sold to one client without any cap.
+fn one_number() -> Snapshot {
+    let links = vec![link(1, 1, 1)];
+    let campaign = Campaign {
+        id: CampaignId(1),
+        name: "Solar".to_owned(),
+        status: CampaignStatus::Active,
+        strategy: Strategy::Priority,
+        dial_timeout_seconds: 20,
+        links: links.clone(),
+    };
+    let did = Did {
+        id: DidId(1),
+        number: E164::parse("+15550100001").unwrap(),
+        status: Status::Active,
+        seller: SellerId(1),
+        seller_active: true,
+        campaign: Some(Arc::new(campaign)),
+    };
+    Snapshot::new(vec![did], links)
+}
+
+#[tokio::test]
+async fn callers_wait_for_the_ledger_and_are_then_served_no_more_at_once_than_may_be_in_setup() {
+    let folder = tempfile::tempdir().unwrap();
+    let metrics = Arc::<Metrics>::default();
+    let settings =
+        JournalSettings { directory: folder.path().into(), sync_interval_ms: 10, most_mb: 16 };
+    let written = Box::new(|_: &HashSet<CallId>| {});
+    let (journal, _tasks, _) =
+        Journal::open(&settings, Arc::new(Nowhere), written, metrics.clone()).unwrap();
+    let mut registry = registry(Arc::default(), journal, metrics.clone(), one_number(), 2);
+    for number in 0..5 {
+        let json =
+            format!(r#"{{"id": "1795372952.{number}", "dialplan": {{"exten": "+15550100001"}}}}"#);
+        let channel: Channel = serde_json::from_str(&json).unwrap();
+        registry.on_caller(clock::now(), &channel);
+        registry.on_caller(clock::now(), &channel);
+    }
+    registry.serve_waiting();
+    assert_eq!((registry.calls.len(), registry.waiting.len()), (0, 5));
+    registry.parts.opened.cancel();
+    for left in [3, 1, 0] {
+        registry.serve_waiting();
+        assert_eq!((registry.calls.len(), registry.waiting.len()), (5 - left, left));
+        registry.tell_all(&Input::CallerGone);
+        let free = async {
+            while registry.parts.in_setup.count() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), free).await.unwrap();
+    }
+    let counted = metrics.text(&Moment::default());
+    assert!(counted.contains("\ncapconduit_calls_over_limit_total 0\n"), "{counted}");
 }
