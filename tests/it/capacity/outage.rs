@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use capconduit::capacity::recount::{GRACE, Known, Recount, RecountSettings, Truth};
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{claim, connect, settings};
 use crate::support::redis::Redis;
+use crate::support::wait::{eventually, seconds};
 
 /// Callees and call logs: what really happens.
 #[derive(Default)]
@@ -64,6 +65,15 @@ fn candidate(link: i64) -> Candidate {
 }
 
 impl World {
+    /// Waits until so many calls have come to their end.
+    async fn ends_calls(&self, count: u64) {
+        let before = self.calls.load(Ordering::SeqCst);
+        eventually("calls come to their end", seconds(10), async || {
+            (self.calls.load(Ordering::SeqCst) >= before + count).then_some(())
+        })
+        .await;
+    }
+
     /// Writes the log of an answered call.
     pub(super) fn record(&self, call: CallId, scopes: Vec<Scope>, moment: Timestamp) {
         self.logs.lock().push((call, scopes, moment));
@@ -122,6 +132,7 @@ struct Instance {
     recount: Arc<Recount>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
+    world: Arc<World>,
     _link: tokio_util::sync::DropGuard,
 }
 
@@ -142,13 +153,17 @@ impl Instance {
             let (recount, stop) = (recount.clone(), stop.clone());
             async move { recount.run(stop).await }
         });
-        Self { keeper, recount, stop, tasks, _link: link }
+        Self { keeper, recount, stop, tasks, world: world.clone(), _link: link }
     }
 
     async fn wait_until_open(&self) {
+        self.wait_until(|status| matches!(status, Status::Open(_))).await;
+    }
+
+    async fn wait_until(&self, is_so: impl Fn(&Status) -> bool) {
         let mut status = self.keeper.ledger().status();
-        let open = status.wait_for(|status| matches!(status, Status::Open(_)));
-        timeout(Duration::from_secs(20), open).await.expect("it opens").unwrap();
+        let changed = status.wait_for(|status| is_so(status));
+        timeout(Duration::from_secs(20), changed).await.expect("it changes").unwrap();
     }
 
     async fn stop(mut self) {
@@ -232,10 +247,11 @@ async fn call(keeper: &Keeper, world: &World) {
 
 /// How soon calls are taken again once Redis is back.
 const BACK_WITHIN: Duration = Duration::from_secs(3);
-const UNDER_LOAD: Duration = Duration::from_millis(700);
+/// So many calls that there are others at every step of theirs.
+const UNDER_LOAD: u64 = 30;
 
 /// Loses Redis under load, by `lose`, and looks at what is left afterwards.
-async fn lose_redis(lose: impl AsyncFnOnce(&mut Redis)) {
+async fn lose_redis(lose: impl AsyncFnOnce(&mut Redis, &Instance)) {
     let mut redis = Redis::start();
     let world = Arc::new(World::default());
     let (one, two) =
@@ -243,26 +259,19 @@ async fn lose_redis(lose: impl AsyncFnOnce(&mut Redis)) {
     one.wait_until_open().await;
     two.wait_until_open().await;
     let load = Load::start(&[&one, &two], &world);
-    sleep(UNDER_LOAD).await;
-    let before = world.calls.load(Ordering::SeqCst);
-    assert!(before > 20, "only {before} calls");
+    world.ends_calls(UNDER_LOAD).await;
 
-    lose(&mut redis).await;
+    lose(&mut redis, &one).await;
     let back = Instant::now();
-    let probe = AtomicU32::new(0);
     let taken = async {
         // A call that got through after Redis was back, and through a ledger that is open.
-        let before = world.calls.load(Ordering::SeqCst);
         one.wait_until_open().await;
         two.wait_until_open().await;
-        while world.calls.load(Ordering::SeqCst) < before + 10 {
-            probe.fetch_add(1, Ordering::SeqCst);
-            sleep(Duration::from_millis(5)).await;
-        }
+        world.ends_calls(10).await;
     };
     timeout(BACK_WITHIN, taken).await.expect("calls are taken again");
     println!("calls were taken again after {:?}", back.elapsed());
-    sleep(UNDER_LOAD).await;
+    world.ends_calls(UNDER_LOAD).await;
     load.stop().await;
     for instance in [&one, &two] {
         let told = async {
@@ -285,14 +294,14 @@ async fn lose_redis(lose: impl AsyncFnOnce(&mut Redis)) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_is_flushed() {
-    lose_redis(async |redis| redis.flush()).await;
+    lose_redis(async |redis, _| redis.flush()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_is_restarted_from_what_it_wrote() {
-    lose_redis(async |redis| {
+    lose_redis(async |redis, one| {
         redis.stop();
-        sleep(Duration::from_millis(300)).await;
+        one.wait_until(|status| !matches!(status, Status::Open(_))).await;
         redis.start_again();
     })
     .await;
@@ -300,7 +309,7 @@ async fn redis_is_restarted_from_what_it_wrote() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_empty_replica_takes_over() {
-    lose_redis(async |redis| {
+    lose_redis(async |redis, _| {
         redis.stop();
         redis.start_empty();
     })
@@ -309,9 +318,9 @@ async fn an_empty_replica_takes_over() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_was_behind_takes_over() {
-    lose_redis(async |redis| {
+    lose_redis(async |redis, one| {
         let replica = redis.copy();
-        sleep(UNDER_LOAD).await;
+        one.world.ends_calls(UNDER_LOAD).await;
         redis.stop();
         redis.start_from(&replica);
     })
@@ -320,7 +329,7 @@ async fn a_replica_that_was_behind_takes_over() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_hangs_for_five_seconds() {
-    lose_redis(async |redis| {
+    lose_redis(async |redis, _| {
         redis.hang();
         sleep(Duration::from_secs(5)).await;
         redis.resume();

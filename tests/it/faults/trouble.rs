@@ -15,7 +15,7 @@ use crate::support::clients::{Manner, Phones};
 use crate::support::desk::Desk;
 use crate::support::phone::Phone;
 use crate::support::service::Service;
-use crate::support::wait::{eventually, ms, seconds};
+use crate::support::wait::{eventually, holds_for, ms, seconds};
 
 const NUMBER: &str = "+15550109301";
 
@@ -59,7 +59,13 @@ async fn reloading_asterisks_modules_under_load_loses_no_call() {
     for _ in 0..4 {
         for module in ["res_ari.so", "res_pjsip.so", "res_http_websocket.so", "app_stasis.so"] {
             service.asterisk(&format!("module reload {module}"));
-            tokio::time::sleep(ms(200)).await;
+            let heard =
+                async || service.metrics().await.known("capconduit_ari_event_lag_seconds_count");
+            let before = heard().await;
+            eventually("calls go on", seconds(10), async || {
+                (heard().await > before + 40.0).then_some(())
+            })
+            .await;
         }
     }
     let trace = load.finish(seconds(60)).await;
@@ -218,9 +224,10 @@ async fn a_second_instance_with_the_same_name_makes_the_first_step_down() {
     })
     .await;
     let connections = service.metrics().await.known("capconduit_ari_connections_total");
-    tokio::time::sleep(seconds(2)).await;
-    let metrics = service.metrics().await;
-    assert_eq!(metrics.known("capconduit_ari_connections_total"), connections, "no fight");
+    holds_for("it doesn't fight for the name", seconds(2), async || {
+        service.metrics().await.known("capconduit_ari_connections_total") == connections
+    })
+    .await;
     assert!(!caller.was_hung_up, "the talk goes on");
     caller.hang_up().await;
     service.assert_clean().await;

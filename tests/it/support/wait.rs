@@ -20,6 +20,15 @@ pub async fn eventually<T>(
     }
 }
 
+/// Asks until the time is over; panics at once when it doesn't hold any more.
+pub async fn holds_for(what: &str, time: Duration, mut probe: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    while started.elapsed() < time {
+        assert!(probe().await, "{what}: only for {:?}", started.elapsed());
+        tokio::time::sleep(POLL).await;
+    }
+}
+
 pub const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
