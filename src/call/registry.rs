@@ -186,6 +186,10 @@ impl Registry {
                 self.tell_all(&Input::Unseen { since: heard });
             }
             Signal::Restarted => {
+                // Who waited had a call too, and it ended as the others did.
+                for (at, channel) in std::mem::take(&mut self.waiting) {
+                    self.begin(at, &channel, false);
+                }
                 warn!(calls = self.calls.len(), "Asterisk has started anew, without its calls");
                 self.lost = self.calls.keys().copied().collect();
                 // One that starts within the same second gives its channels the same names.
@@ -296,9 +300,9 @@ impl Registry {
     }
 
     /// Callers of an Asterisk that has started anew find free what its calls held before,
-    /// and nobody is refused only because the ledger is just being filled.
+    /// and nobody is refused only because the ledger is just being filled. In the end all are.
     fn may_serve(&self) -> bool {
-        self.lost.is_empty() && self.parts.opened.is_cancelled()
+        self.closing || self.lost.is_empty() && self.parts.opened.is_cancelled()
     }
 
     /// No more at once than may be in setup, however many wait.

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use capconduit_entity::{CampaignStatus, E164, Status, Strategy};
 use parking_lot::Mutex;
+use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -12,7 +13,7 @@ use crate::call::record::tests::record;
 use crate::call::setup::InSetup;
 use crate::capacity::{Keeper, Leases, MemoryLedger};
 use crate::ids::{CampaignId, DidId, SellerId};
-use crate::journal::{Archive, Journal, JournalSettings};
+use crate::journal::{Archive, Journal, JournalSettings, JournalTasks};
 use crate::live::Live;
 use crate::routing::snapshot::tests::link;
 use crate::routing::{Campaign, Did, Snapshot};
@@ -142,11 +143,7 @@ async fn a_caller_of_whom_no_record_could_be_kept_is_sent_away_counted_and_told_
     let folder = tempfile::tempdir().unwrap();
     let metrics = Arc::<Metrics>::default();
     // No byte may be written there.
-    let settings =
-        JournalSettings { directory: folder.path().into(), sync_interval_ms: 60_000, most_mb: 0 };
-    let written = Box::new(|_: &HashSet<CallId>| {});
-    let (journal, _tasks, _) =
-        Journal::open(&settings, Arc::new(Nowhere), written, metrics.clone()).unwrap();
+    let (journal, _tasks) = journal(&folder, 0, metrics.clone());
     let one = record();
     for number in 0..MOST_UNWRITTEN {
         assert!(journal.has_room());
@@ -177,6 +174,21 @@ async fn a_caller_of_whom_no_record_could_be_kept_is_sent_away_counted_and_told_
     assert!(told.len() == 1 && told[0].contains("call{id="), "{told:?}");
 }
 
+fn journal(folder: &TempDir, most_mb: u64, metrics: Arc<Metrics>) -> (Journal, JournalTasks) {
+    let settings =
+        JournalSettings { directory: folder.path().into(), sync_interval_ms: 60_000, most_mb };
+    let written = Box::new(|_: &HashSet<CallId>| {});
+    let (journal, tasks, _) =
+        Journal::open(&settings, Arc::new(Nowhere), written, metrics).unwrap();
+    (journal, tasks)
+}
+
+fn caller(number: u32) -> Channel {
+    let json =
+        format!(r#"{{"id": "1795372952.{number}", "dialplan": {{"exten": "+15550100001"}}}}"#);
+    serde_json::from_str(&json).unwrap()
+}
+
 /// One number, sold to one client without any cap.
 fn one_number() -> Snapshot {
     let links = vec![link(1, 1, 1)];
@@ -203,18 +215,11 @@ fn one_number() -> Snapshot {
 async fn callers_wait_for_the_ledger_and_are_then_served_no_more_at_once_than_may_be_in_setup() {
     let folder = tempfile::tempdir().unwrap();
     let metrics = Arc::<Metrics>::default();
-    let settings =
-        JournalSettings { directory: folder.path().into(), sync_interval_ms: 10, most_mb: 16 };
-    let written = Box::new(|_: &HashSet<CallId>| {});
-    let (journal, _tasks, _) =
-        Journal::open(&settings, Arc::new(Nowhere), written, metrics.clone()).unwrap();
+    let (journal, _tasks) = journal(&folder, 16, metrics.clone());
     let mut registry = registry(Arc::default(), journal, metrics.clone(), one_number(), 2);
     for number in 0..5 {
-        let json =
-            format!(r#"{{"id": "1795372952.{number}", "dialplan": {{"exten": "+15550100001"}}}}"#);
-        let channel: Channel = serde_json::from_str(&json).unwrap();
-        registry.on_caller(clock::now(), &channel);
-        registry.on_caller(clock::now(), &channel);
+        registry.on_caller(clock::now(), &caller(number));
+        registry.on_caller(clock::now(), &caller(number));
     }
     registry.serve_waiting();
     assert_eq!((registry.calls.len(), registry.waiting.len()), (0, 5));
@@ -225,11 +230,29 @@ async fn callers_wait_for_the_ledger_and_are_then_served_no_more_at_once_than_ma
         registry.tell_all(&Input::CallerGone);
         let free = async {
             while registry.parts.in_setup.count() > 0 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                tokio::task::yield_now().await;
             }
         };
         tokio::time::timeout(Duration::from_secs(10), free).await.unwrap();
     }
     let counted = metrics.text(&Moment::default());
     assert!(counted.contains("\ncapconduit_calls_over_limit_total 0\n"), "{counted}");
+}
+
+#[tokio::test]
+async fn callers_who_wait_when_asterisk_starts_anew_or_the_service_ends_have_calls_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _tasks) = journal(&folder, 16, Arc::default());
+    let mut registry = registry(Arc::default(), journal, Arc::default(), one_number(), 2);
+    for number in 0..3 {
+        registry.on_caller(clock::now(), &caller(number));
+    }
+    registry.on_signal(Signal::Restarted);
+    assert_eq!((registry.calls.len(), registry.waiting.len()), (3, 0));
+    // The new one gives its channels the same names.
+    registry.on_caller(clock::now(), &caller(0));
+    assert_eq!((registry.calls.len(), registry.waiting.len()), (3, 1));
+    registry.on_request(Request::HangUpAll);
+    registry.on_caller(clock::now(), &caller(1));
+    assert_eq!((registry.calls.len(), registry.waiting.len()), (5, 0));
 }
