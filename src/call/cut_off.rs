@@ -8,7 +8,7 @@ use super::driver::Parts;
 use super::outcome::{Outcome, cause};
 use super::record::{CallRecord, End};
 use crate::ari::{ChannelId, LegId};
-use crate::clock;
+use crate::clock::{self, Timestamp};
 use crate::ids::CallId;
 
 /// Longer than Asterisk may hang.
@@ -19,6 +19,14 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub async fn cut_off(parts: &Parts, arrived: CallRecord) {
     let (call, caller) = (arrived.call, ChannelId(arrived.channel.clone()));
     let (cut_at, mut last_up) = (clock::now(), None);
+    let record = parts.journal.read(&[call]).next().map_or(arrived, |known| (*known).clone());
+    // Whoever goes on with it, should this run end meanwhile, has to know.
+    if record.end.is_none() {
+        let ending = Some(
+            record.ending.unwrap_or_else(|| cut(&record, record.unseen_since.unwrap_or(cut_at))),
+        );
+        parts.journal.save(CallRecord { ending, ..record.clone() });
+    }
     for _ in 0..TRIES {
         let asked = clock::now();
         match take_down_legs(parts, call, &caller).await {
@@ -29,23 +37,26 @@ pub async fn cut_off(parts: &Parts, arrived: CallRecord) {
         }
         tokio::time::sleep(PAUSE).await;
     }
-    let record = parts.journal.read(&[call]).next().map_or(arrived, |known| (*known).clone());
     if let Some(sold) = record.answered_attempt() {
         parts.keeper.settle(sold.hold(call)).await;
     }
     parts.keeper.abandon(call);
     parts.live.remove(call);
-    let outcome = match record.answered_at {
-        Some(_) => Outcome::INTERRUPTED_TALK,
-        None => Outcome::SYSTEM_ERROR,
-    };
     let at = last_up.or(record.unseen_since).unwrap_or(cut_at);
-    let cut = End { at: at.max(record.last_seen()), outcome, cause: cause::FAILURE };
-    let end = Some(record.end.or(record.ending).unwrap_or(cut));
+    let end = Some(record.end.or(record.ending).unwrap_or_else(|| cut(&record, at)));
     let over = CallRecord { unseen_since: None, ending: None, end, ..record };
     // Whoever led it would have counted it at its very end.
     parts.metrics.call_ended(&over);
     parts.journal.save(over);
+}
+
+/// The end of a call that was cut off then.
+fn cut(record: &CallRecord, at: Timestamp) -> End {
+    let outcome = match record.answered_at {
+        Some(_) => Outcome::INTERRUPTED_TALK,
+        None => Outcome::SYSTEM_ERROR,
+    };
+    End { at: at.max(record.last_seen()), outcome, cause: cause::FAILURE }
 }
 
 /// Hangs up what is left of the call on the switch, and tells how many legs that were,

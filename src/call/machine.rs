@@ -114,8 +114,8 @@ pub struct Machine {
     caller_cause: Option<i32>,
     /// When the caller was seen to be answered.
     heard_at: Option<Timestamp>,
-    /// The caller got a 487: whatever the switch shows, it was never answered.
-    is_taken_back: bool,
+    /// When the caller got a 487: whatever the switch shows, it was never answered.
+    taken_back: Option<Timestamp>,
     outcome: Option<Outcome>,
     /// When the conversation ended, or the caller was released.
     ended: Option<(Timestamp, i32)>,
@@ -153,7 +153,7 @@ impl Machine {
             refusals: Vec::new(),
             caller_cause: None,
             heard_at: None,
-            is_taken_back: false,
+            taken_back: None,
             outcome: None,
             ended: None,
             unseen_since: None,

@@ -81,8 +81,8 @@ pub struct Registry {
     /// Set by [`Request::HangUpAll`], and never taken back.
     closing: bool,
     closed: (mpsc::UnboundedSender<CallId>, mpsc::UnboundedReceiver<CallId>),
-    /// What an audit found; it runs beside the registry.
-    audits: (mpsc::Sender<Found>, mpsc::Receiver<Found>),
+    /// What an audit found, if it got an answer; it runs beside the registry.
+    audits: (mpsc::Sender<Option<Found>>, mpsc::Receiver<Option<Found>>),
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -99,7 +99,8 @@ const RECENT: usize = 4_096;
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// How often it is seen whether callers who wait can be served.
 const SERVE_INTERVAL: Duration = Duration::from_millis(20);
-/// An audit repeated soon after a connection confirms what the first one saw.
+/// An audit repeated soon after a connection confirms what the first one saw; one without
+/// an answer has seen nothing.
 const AUDIT_AGAIN: Duration = Duration::from_secs(1);
 
 impl Registry {
@@ -152,7 +153,10 @@ impl Registry {
                 biased;
                 Some(request) = requests.recv() => self.on_request(request),
                 Some(call) = self.closed.1.recv() => self.on_closed(call),
-                Some(found) = self.audits.1.recv() => self.on_found(&found),
+                Some(found) = self.audits.1.recv() => match found {
+                    Some(found) => self.on_found(&found),
+                    None => audit.reset_after(AUDIT_AGAIN),
+                },
                 _ = audit.tick() => {
                     // None waits for long, whatever keeps a lost call from its end.
                     self.lost.clear();

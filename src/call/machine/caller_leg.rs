@@ -9,11 +9,15 @@ use crate::clock::Timestamp;
 
 impl Machine {
     pub(super) fn on_caller_answered(&mut self, at: Timestamp) {
-        if self.caller != Caller::Waiting || self.is_taken_back {
+        if self.caller != Caller::Waiting || self.taken_back.is_some() {
             return;
         }
+        let may_have_talked = self.state == State::Ending && self.may_have_talked();
         self.caller = Caller::Answered;
         self.heard_at = Some(at);
+        if may_have_talked {
+            self.had_talked(at);
+        }
         if let (State::Answering, Some(leg)) = (self.state, self.leg) {
             self.talk(at, leg.attempt);
         }
@@ -47,11 +51,12 @@ impl Machine {
     /// where the hang-up met Asterisk's own answer: then the channel stays in
     /// the bridge, up and without a caller, until it is hung up (Asterisk 22.10).
     pub(super) fn on_caller_ending(&mut self, at: Timestamp, cause: i32, sip: Option<i32>) {
-        if self.state == State::Talking && !self.settled && sip == Some(REQUEST_TERMINATED) {
+        let is_answered = self.record.answered_at.is_some();
+        if is_answered && !self.settled && sip == Some(REQUEST_TERMINATED) {
             return self.take_answer_back(at);
         }
         if sip == Some(REQUEST_TERMINATED) && self.state != State::Talking {
-            self.is_taken_back = true;
+            self.taken_back.get_or_insert(at);
             if self.caller == Caller::Answered {
                 self.caller = Caller::Waiting;
                 self.heard_at = None;
@@ -73,7 +78,8 @@ impl Machine {
         self.note_unseen_answer(at);
         self.caller = Caller::Gone;
         match self.state {
-            State::Ending | State::Closed => {}
+            State::Ending => self.known_leg_over(),
+            State::Closed => {}
             State::Talking => {
                 let (ended_at, outcome) = self.end_of_talk(at);
                 self.outcome = Some(outcome);
@@ -88,7 +94,7 @@ impl Machine {
             }
             _ => {
                 self.outcome = Some(Outcome::ABANDONED);
-                self.ended = Some((at, cause::NORMAL));
+                self.ended = Some((self.taken_back.unwrap_or(at), cause::NORMAL));
                 self.end(at, cause::NORMAL);
             }
         }

@@ -14,6 +14,7 @@ impl Machine {
         if !matches!(self.state, State::Ending | State::Closed) {
             self.record.hung_up = told;
         }
+        self.note_unseen_answer(at);
         match self.state {
             State::Ending | State::Closed => {}
             State::Talking => {
@@ -21,7 +22,41 @@ impl Machine {
                 self.ended = Some((at, cause::NORMAL));
                 self.end(at, cause::NORMAL);
             }
-            _ => self.abort(at, Outcome::SYSTEM_ERROR),
+            _ => {
+                // Whoever isn't told of an answer has to look, before nothing is there.
+                if self.unseen_since.is_some() {
+                    self.recheck();
+                }
+                self.abort(at, Outcome::SYSTEM_ERROR);
+            }
+        }
+    }
+
+    /// We hung up, and the client may have answered just before: nobody has said so yet.
+    pub(super) fn may_have_talked(&self) -> bool {
+        let is_ours = self.outcome == Some(Outcome::SYSTEM_ERROR);
+        let is_open = self.caller == Caller::Waiting && self.taken_back.is_none();
+        is_ours && is_open && self.leg.is_some()
+    }
+
+    /// They were connected before we hung up: the call is sold.
+    pub(super) fn had_talked(&mut self, at: Timestamp) {
+        let Some(last) = self.record.attempts.last_mut() else { return };
+        last.answered_at.get_or_insert(at);
+        last.result = Some(AttemptResult::Answered);
+        self.record.answered_at = Some(at);
+        self.outcome = Some(Outcome::ANSWERED);
+        self.ended = self.ended.map(|(ended_at, _)| (ended_at, cause::NORMAL));
+        self.record.ending = Some(self.end_as_known(at));
+        self.save();
+        self.known_leg_over();
+    }
+
+    /// The leg was found gone before; now it is known what that means.
+    pub(super) fn known_leg_over(&mut self) {
+        if let Some(Leg { gone: Some(gone), .. }) = self.leg {
+            let result = self.last_result().unwrap_or(AttemptResult::Canceled);
+            self.leg_over(gone.at, result, gone.cause, gone.sip);
         }
     }
 
@@ -42,9 +77,8 @@ impl Machine {
     /// Takes down whatever is still up.
     pub(super) fn end(&mut self, at: Timestamp, caller_cause: i32) {
         self.state = State::Ending;
-        if let Some(Leg { gone: Some(gone), .. }) = self.leg {
-            let result = self.last_result().unwrap_or(AttemptResult::Canceled);
-            self.leg_over(gone.at, result, gone.cause, gone.sip);
+        if !self.may_have_talked() {
+            self.known_leg_over();
         }
         // How it ended is known from here on, whoever takes the legs down.
         self.record.ending = Some(self.end_as_known(at));

@@ -827,3 +827,82 @@ fn a_leg_of_an_earlier_client_is_taken_down_when_it_is_seen_again() {
     let effects = machine.handle(at, Input::LegSeen { attempt: 1 });
     assert!(matches!(effects[..], [Effect::HangUpLeg { attempt: 1, .. }]));
 }
+
+#[test]
+fn a_hang_up_that_overtakes_the_news_of_an_answer_leaves_the_call_sold() {
+    let gone = Input::LegGone { attempt: 1, cause: Some(cause::NORMAL), sip: None };
+    let settles = |effects: &[Effect]| effects.iter().any(|e| matches!(e, Effect::Settle(_)));
+    for leg_is_gone_first in [true, false] {
+        let mut machine = ringing();
+        let at = machine.record().started_at;
+        let hung_up = at + chrono::TimeDelta::milliseconds(30);
+        machine.handle(hung_up, Input::HangUp { told: None });
+        let mut effects = Vec::new();
+        if leg_is_gone_first {
+            effects.extend(machine.handle(at, gone.clone()));
+            assert!(effects.is_empty(), "whether it is sold isn't known yet: {effects:?}");
+        }
+        effects.extend(machine.handle(at, Input::CallerAnswered));
+        effects.extend(machine.handle(at, gone.clone()));
+        assert!(settles(&effects), "{effects:?}");
+        machine.handle(at, Input::CallerGone);
+        let record = machine.record();
+        let end = record.end.unwrap();
+        assert_eq!((end.outcome, end.cause, end.at), (Outcome::ANSWERED, cause::NORMAL, hung_up));
+        assert_eq!(record.answered_at, Some(at));
+        assert!(record.answered_attempt().is_some());
+    }
+}
+
+#[test]
+fn a_hang_up_before_the_clients_answer_is_heard_leaves_an_answered_caller_sold() {
+    let mut machine = ringing();
+    let at = machine.record().started_at;
+    machine.handle(at, Input::CallerAnswered);
+    machine.handle(at, Input::HangUp { told: None });
+    let gone = Input::LegGone { attempt: 1, cause: Some(cause::NORMAL), sip: None };
+    let effects = machine.handle(at, gone);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Settle(_))), "{effects:?}");
+    machine.handle(at, Input::CallerGone);
+    assert_eq!(machine.record().end.unwrap().outcome, Outcome::ANSWERED);
+}
+
+#[test]
+fn a_hang_up_before_any_answer_sells_nothing() {
+    let mut machine = ringing();
+    let at = machine.record().started_at;
+    machine.handle(at, Input::HangUp { told: None });
+    let gone = Input::LegGone { attempt: 1, cause: Some(cause::NORMAL), sip: None };
+    machine.handle(at, gone);
+    let effects = machine.handle(at, Input::CallerGone);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Release(_))), "{effects:?}");
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Settle(_))), "{effects:?}");
+    assert_eq!(machine.record().end.unwrap().outcome, Outcome::SYSTEM_ERROR);
+}
+
+#[test]
+fn a_caller_who_took_the_call_back_as_we_hung_up_has_heard_nothing() {
+    let mut machine = ringing();
+    let at = machine.record().started_at;
+    machine.handle(at, Input::HangUp { told: None });
+    machine.handle(at, Input::CallerAnswered);
+    assert!(machine.record().answered_at.is_some());
+    machine.handle(at, Input::CallerCause { cause: 127, sip: Some(487) });
+    let gone = Input::LegGone { attempt: 1, cause: Some(cause::NORMAL), sip: None };
+    let effects = machine.handle(at, gone);
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Settle(_))), "{effects:?}");
+    machine.handle(at, Input::CallerGone);
+    assert_eq!(machine.record().end.unwrap().outcome, Outcome::ABANDONED);
+}
+
+#[test]
+fn a_call_that_its_caller_took_back_ended_then_however_late_its_leg_is_gone() {
+    let mut machine = ringing();
+    let taken_back = machine.record().started_at;
+    machine.handle(taken_back, Input::CallerCause { cause: 127, sip: Some(487) });
+    let late = taken_back + chrono::TimeDelta::seconds(4);
+    machine.handle(late, Input::CallerGone);
+    machine.handle(late, Input::LegGone { attempt: 1, cause: Some(16), sip: None });
+    let end = machine.record().end.unwrap();
+    assert_eq!((end.outcome, end.at), (Outcome::ABANDONED, taken_back));
+}

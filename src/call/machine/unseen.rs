@@ -34,8 +34,10 @@ impl Machine {
         let talks = self.state == State::Talking || self.caller == Caller::Answered;
         match *input {
             Input::LegRinging { .. } | Input::CallerWaiting => return Some(at),
-            Input::LegAnswered { .. } if !talks => return Some(at),
-            Input::LegAnswered { attempt } | Input::LegGone { attempt, cause: Some(_), .. }
+            Input::LegAnswered { .. } | Input::LegDetached { .. } if !talks => return Some(at),
+            Input::LegAnswered { attempt }
+            | Input::LegDetached { attempt, .. }
+            | Input::LegGone { attempt, cause: Some(_), .. }
                 if self.is_leg(attempt) =>
             {
                 self.found.leg = Some(at);

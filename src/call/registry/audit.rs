@@ -20,14 +20,11 @@ impl Registry {
         }
         let (switch, found) = (self.parts.switch.clone(), self.audits.0.clone());
         self.tracker.spawn(async move {
-            let listed = tokio::try_join!(switch.channels(), switch.bridges());
-            match listed {
-                Ok((channels, bridges)) => {
-                    // Full means that an earlier audit still waits to be looked at.
-                    drop(found.try_send(Found { channels, bridges }));
-                }
-                Err(error) => warn!(%error, "the switch could not be audited"),
-            }
+            let listed = tokio::try_join!(switch.channels(), switch.bridges())
+                .map(|(channels, bridges)| Found { channels, bridges })
+                .inspect_err(|error| warn!(%error, "the switch could not be audited"));
+            // Full means that an earlier audit still waits to be looked at.
+            drop(found.try_send(listed.ok()));
         });
     }
 

@@ -20,6 +20,7 @@ use super::people::{Caller, Client, Moment};
 use crate::ari::model::{Dialplan, Party};
 use crate::ari::{Channel, ChannelId, ChannelState, Event};
 use crate::clock::Timestamp;
+use crate::ids::CallId;
 use commands::Reply;
 pub use commands::{Command, Found, Simulated};
 use line::Line;
@@ -33,6 +34,7 @@ const ASK_AGAIN_MS: u64 = 500;
 pub struct Shared {
     pub asterisk: Mutex<Asterisk>,
     pub agenda_changed: Notify,
+    pub operator_hangs_up: Notify,
 }
 
 pub struct Asterisk {
@@ -60,6 +62,8 @@ pub struct Asterisk {
     log: Option<Vec<String>>,
     /// Clients who are dialled next; invented ones come after them.
     clients: VecDeque<Client>,
+    /// Calls that an operator hangs up now.
+    pub hung_up: Vec<CallId>,
 }
 
 /// A channel.
@@ -95,6 +99,8 @@ enum Happening {
     CallerLeaves(String),
     Rings(String),
     SendsEarlyMedia(String),
+    /// An operator asks the service to end this leg's call.
+    OperatorHangsUp(String),
     Answers {
         leg: String,
         talk_ms: u64,
@@ -174,9 +180,14 @@ impl Asterisk {
             hangs_until: 0,
             log: None,
             clients: VecDeque::new(),
+            hung_up: Vec::new(),
         };
         asterisk.plan(0, Happening::LooksAround);
-        Arc::new(Shared { asterisk: Mutex::new(asterisk), agenda_changed: Notify::new() })
+        Arc::new(Shared {
+            asterisk: Mutex::new(asterisk),
+            agenda_changed: Notify::new(),
+            operator_hangs_up: Notify::new(),
+        })
     }
 
     /// Keeps what happens, for whoever wants to read it.
@@ -257,6 +268,7 @@ impl Asterisk {
             Happening::CallerLeaves(channel) => self.caller_leaves(&channel),
             Happening::Rings(leg) => self.rings(&leg),
             Happening::SendsEarlyMedia(leg) => self.emit_dial(&leg, "PROGRESS"),
+            Happening::OperatorHangsUp(leg) => self.operator_hangs_up(&leg),
             Happening::Answers { leg, talk_ms } => self.answers(&leg, talk_ms),
             Happening::AnswerPasses { caller, leg } => self.answer_passes(&caller, &leg),
             Happening::LegEnds { leg, cause, sip, soft } => self.leg_ends(&leg, cause, sip, soft),
@@ -409,6 +421,7 @@ impl Happening {
                 | Self::Hangs { .. }
                 | Self::Crashes { .. }
                 | Self::LooksAround
+                | Self::OperatorHangsUp(_)
         )
     }
 }

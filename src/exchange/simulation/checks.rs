@@ -44,6 +44,9 @@ pub struct Report {
     pub hangs: u64,
     pub breaks: u64,
     pub ghosts: u64,
+    /// By an operator, and those of them that had been answered.
+    pub hung_up: u64,
+    pub hung_up_answered: u64,
     pub dropped_out: u64,
     pub defects: u64,
     pub commands: u64,
@@ -110,6 +113,12 @@ impl Checks {
     pub fn taken_back(&mut self, story: usize, at: Moment) {
         self.stories[story].taken_back = true;
         self.left(story, at);
+    }
+
+    /// Until it is done, that is when it ended.
+    pub fn operator_hangs_up(&mut self, story: usize, at: Moment) {
+        self.report.hung_up += 1;
+        self.stories[story].hung_up.get_or_insert(at);
     }
 
     /// The service hung up, for a reason of its call's.
@@ -298,6 +307,7 @@ impl Checks {
 
     fn record_must_be_right(&mut self, story: &Story, record: &CallRecord) {
         self.report.answered += u64::from(is_answered(record));
+        self.report.hung_up_answered += u64::from(is_answered(record) && story.hung_up.is_some());
         self.report.exact += u64::from(is_answered(record) && story.is_exact_beside_hidden());
         let reason = record.end.map(|end| end.outcome.reason);
         self.report.interrupted += u64::from(reason == Some(CallReason::Interrupted));
@@ -336,6 +346,8 @@ impl Report {
         self.hangs += other.hangs;
         self.breaks += other.breaks;
         self.ghosts += other.ghosts;
+        self.hung_up += other.hung_up;
+        self.hung_up_answered += other.hung_up_answered;
         self.dropped_out += other.dropped_out;
         self.defects += other.defects;
         self.commands += other.commands;
@@ -361,6 +373,8 @@ impl Report {
             self.breaks,
             self.ghosts,
             self.dropped_out,
+            self.hung_up - self.hung_up_answered,
+            self.hung_up_answered,
             self.defects,
             self.commands_lost,
             self.events_lost,
@@ -376,7 +390,7 @@ impl fmt::Display for Report {
             f,
             "{} calls: {} answered, {} of them heard in part and exact, {} interrupted, {} refused for want of room; {} clients dialled; \
              the service killed {} times, Asterisk crashed {} times, hung {} times, the socket broke \
-             {} times; {} commands, {} lost; {} events lost, {} doubled; {} cancels met an answer, {} dropped out of their bridge; {} looks at most found one channel alone; {} steps",
+             {} times; {} commands, {} lost; {} events lost, {} doubled; {} cancels met an answer, {} hung up by operators, {} of them answered, {} dropped out of their bridge; {} looks at most found one channel alone; {} steps",
             self.calls,
             self.answered,
             self.exact,
@@ -392,6 +406,8 @@ impl fmt::Display for Report {
             self.events_lost,
             self.events_doubled,
             self.ghosts,
+            self.hung_up,
+            self.hung_up_answered,
             self.dropped_out,
             self.alone_most,
             self.steps,

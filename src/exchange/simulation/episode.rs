@@ -18,7 +18,7 @@ pub use super::checks::Report;
 use super::people::{self, Caller};
 use super::town::Town;
 use super::vault::Vault;
-use crate::call::registry::CallSettings;
+use crate::call::registry::{CallSettings, Request};
 use crate::capacity::recount::{Recount, RecountSettings};
 use crate::capacity::{Keeper, Leases, MemoryLedger};
 use crate::clock::{self, Timestamp};
@@ -165,10 +165,32 @@ impl World {
             .unwrap();
         self.switch.lock().attach(signals_in);
         self.switch.agenda_changed.notify_one();
-        if until_killed {
-            std::future::pending::<()>().await;
+        let requests = exchange.requests.clone();
+        let life = async {
+            if until_killed {
+                std::future::pending::<()>().await;
+            }
+            self.come_to_rest(exchange, &metrics).await;
+        };
+        tokio::select! {
+            biased;
+            () = self.operate(requests) => {}
+            () = life => {}
         }
-        self.come_to_rest(exchange, &metrics).await;
+    }
+
+    /// An operator hangs up calls, until the service ends.
+    async fn operate(&self, requests: mpsc::Sender<Request>) {
+        loop {
+            self.switch.operator_hangs_up.notified().await;
+            let calls = std::mem::take(&mut self.switch.lock().hung_up);
+            for call in calls {
+                let told = "simulated".to_owned();
+                if requests.send(Request::HangUp { call, told }).await.is_err() {
+                    return std::future::pending().await;
+                }
+            }
+        }
     }
 
     /// Everybody leaves in the end, and nothing of them is left.
@@ -219,6 +241,7 @@ impl World {
         let seen = asterisk.now.saturating_sub(self.luck.random_range(0..1_000));
         touch(self.folder.path(), self.began + Duration::from_millis(seen));
         asterisk.detach();
+        asterisk.hung_up.clear();
         let back: people::Moment = asterisk.now + down_ms;
         asterisk.advance(back, u64::MAX);
         asterisk.now = back;
@@ -257,6 +280,9 @@ async fn let_happen(switch: &Shared, since: Instant, began: people::Moment, stop
         let passed = u64::try_from(since.elapsed().as_millis()).unwrap();
         let mut asterisk = switch.lock();
         asterisk.advance(began + passed, stop_at);
+        if !asterisk.hung_up.is_empty() {
+            switch.operator_hangs_up.notify_one();
+        }
         if asterisk.checks.broken.is_some() || asterisk.steps >= stop_at {
             return;
         }

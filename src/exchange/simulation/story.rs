@@ -32,6 +32,8 @@ pub struct Story {
     pub told_left: Option<Moment>,
     /// The service sent the caller away.
     pub released: bool,
+    /// When an operator first wanted it to end.
+    pub hung_up: Option<Moment>,
     /// It gave up just as it was answered, so that Asterisk shows it as answered.
     pub taken_back: bool,
     /// The last client that was dialled: its leg, and the link.
@@ -64,8 +66,9 @@ const EXACT_MS: Moment = 300;
 /// How late an end may be found that no event told of. A connection that is dead without
 /// a word is given up after 2.8 seconds; until then what a look finds is taken for new.
 const FOUND_MS: Moment = 3_300;
-/// An event that is lost alone is made up for by an audit, at the latest.
-const LOST_MS: Moment = 16_000;
+/// An event that is lost alone is made up for by an audit, at the latest, which is
+/// repeated where its answer is lost.
+const LOST_MS: Moment = 21_000;
 /// When a call that is lost sight of was last known to be up: the last probe, or the
 /// last sign of life in the journal.
 const KNOWN_MS: Moment = 1_000;
@@ -82,6 +85,7 @@ impl Story {
             left: None,
             told_left: None,
             released: false,
+            hung_up: None,
             taken_back: false,
             leg: None,
             link: None,
@@ -234,6 +238,8 @@ impl Story {
             end_is_hidden.map_or(parted, |(from, _)| from.saturating_sub(KNOWN_MS).max(heard));
         let talk = heard.saturating_sub(EXACT_MS)..=latest_answer.saturating_add(EXACT_MS);
         let lost = self.hidden.iter().filter(|hidden| hidden.is_lost && hidden.from == parted);
+        // What an operator hangs up ends then, however long the switch takes.
+        let earliest_end = self.hung_up.map_or(earliest_end, |at| at.max(heard).min(earliest_end));
         let late = match (end_is_hidden, lost.count()) {
             (None, _) => EXACT_MS,
             (Some(_), 0..=1) => FOUND_MS,

@@ -5,7 +5,7 @@ use rand::RngExt;
 
 use super::super::people::Client;
 use super::{ASK_AGAIN_MS, Asterisk, Happening, Leg, Live, PATIENCE_MS};
-use crate::ari::{ChannelState, EventKind};
+use crate::ari::{ChannelState, EventKind, LegId};
 use crate::exchange::simulation::people::SILENT_MS;
 
 /// What Asterisk calls a hang-up that was asked for over ARI.
@@ -174,6 +174,10 @@ impl Asterisk {
             // It was made a leg all the same.
             Client::Unreachable | Client::Silent => self.plan(SILENT_MS, ends(18, 408, false)),
         }
+        if self.is_unreliable && self.luck.random_ratio(1, 60) {
+            let after = self.luck.random_range(0..10_000);
+            self.plan(after, Happening::OperatorHangsUp(id.to_owned()));
+        }
         let dialled = self.dialled_legs();
         self.checks.dialled(story, id, &endpoint, &dialled);
     }
@@ -222,6 +226,11 @@ impl Asterisk {
             let after = self.luck.random_range(0..6);
             self.plan(after, Happening::AnswerPasses { caller, leg: id.to_owned() });
         }
+        // Just now, when nobody knows of the answer yet.
+        if self.is_unreliable && self.luck.random_ratio(1, 30) {
+            let after = self.luck.random_range(0..12);
+            self.plan(after, Happening::OperatorHangsUp(id.to_owned()));
+        }
         let leg = id.to_owned();
         self.plan(talk_ms, Happening::LegEnds { leg, cause: NORMAL, sip: None, soft: false });
     }
@@ -229,6 +238,15 @@ impl Asterisk {
     pub(super) fn answer_passes(&mut self, caller: &str, leg: &str) {
         if self.caller_beside(leg).as_deref() == Some(caller) {
             self.answer_caller(caller);
+        }
+    }
+
+    pub(super) fn operator_hangs_up(&mut self, leg: &str) {
+        let Some(channel) = self.channels.get(leg) else { return };
+        let Some(LegId { call, .. }) = LegId::parse(leg) else { return };
+        if self.is_attached() {
+            self.checks.operator_hangs_up(channel.story, self.now);
+            self.hung_up.push(call);
         }
     }
 

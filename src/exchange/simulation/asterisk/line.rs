@@ -60,6 +60,11 @@ impl Asterisk {
         self.plan(after, Happening::Connects);
     }
 
+    /// Whether the service runs.
+    pub(super) const fn is_attached(&self) -> bool {
+        self.line.signals.is_some()
+    }
+
     /// The service is no more: its connections are closed by its host.
     pub fn detach(&mut self) {
         self.line.signals = None;
