@@ -69,7 +69,7 @@ impl Machine {
         self.note_unseen_answer(at);
         let was_answered =
             self.leg.is_some_and(|leg| self.attempt_mut(leg.attempt).answered_at.is_some());
-        let may_have_talked = self.may_have_talked();
+        let is_undecided = self.is_undecided();
         let Some(leg) = &mut self.leg else { return };
         match self.state {
             // An earlier run died before it had made the leg, or just then.
@@ -111,8 +111,7 @@ impl Machine {
                 self.leg_over(ended_at, AttemptResult::Answered, cause, sip);
                 self.end(at, cause::NORMAL);
             }
-            // Whether it is sold is known when the caller is gone.
-            State::Ending if may_have_talked => leg.gone = Some(Gone { at, cause, sip }),
+            State::Ending if is_undecided => leg.gone = Some(Gone { at, cause, sip }),
             State::Ending => {
                 let result = self.last_result().unwrap_or(AttemptResult::Canceled);
                 self.leg_over(at, result, cause, sip);

@@ -49,7 +49,13 @@ impl Machine {
         self.ended = self.ended.map(|(ended_at, _)| (ended_at, cause::NORMAL));
         self.record.ending = Some(self.end_as_known(at));
         self.save();
-        self.known_leg_over();
+    }
+
+    /// We hung up, and whether the call is sold is known when the caller is gone: the
+    /// news of an answer, or that it was taken back, may be on its way.
+    pub(super) fn is_undecided(&self) -> bool {
+        let may_be_sold = matches!(self.outcome, Some(Outcome::SYSTEM_ERROR | Outcome::ANSWERED));
+        may_be_sold && !self.settled && self.caller != Caller::Gone
     }
 
     /// The leg was found gone before; now it is known what that means.
@@ -77,7 +83,7 @@ impl Machine {
     /// Takes down whatever is still up.
     pub(super) fn end(&mut self, at: Timestamp, caller_cause: i32) {
         self.state = State::Ending;
-        if !self.may_have_talked() {
+        if !self.is_undecided() {
             self.known_leg_over();
         }
         // How it ended is known from here on, whoever takes the legs down.

@@ -840,12 +840,12 @@ fn a_hang_up_that_overtakes_the_news_of_an_answer_leaves_the_call_sold() {
         let mut effects = Vec::new();
         if leg_is_gone_first {
             effects.extend(machine.handle(at, gone.clone()));
-            assert!(effects.is_empty(), "whether it is sold isn't known yet: {effects:?}");
         }
         effects.extend(machine.handle(at, Input::CallerAnswered));
         effects.extend(machine.handle(at, gone.clone()));
+        assert!(!settles(&effects), "it may have been taken back: {effects:?}");
+        let effects = machine.handle(at, Input::CallerGone);
         assert!(settles(&effects), "{effects:?}");
-        machine.handle(at, Input::CallerGone);
         let record = machine.record();
         let end = record.end.unwrap();
         assert_eq!((end.outcome, end.cause, end.at), (Outcome::ANSWERED, cause::NORMAL, hung_up));
@@ -861,9 +861,9 @@ fn a_hang_up_before_the_clients_answer_is_heard_leaves_an_answered_caller_sold()
     machine.handle(at, Input::CallerAnswered);
     machine.handle(at, Input::HangUp { told: None });
     let gone = Input::LegGone { attempt: 1, cause: Some(cause::NORMAL), sip: None };
-    let effects = machine.handle(at, gone);
+    machine.handle(at, gone);
+    let effects = machine.handle(at, Input::CallerGone);
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Settle(_))), "{effects:?}");
-    machine.handle(at, Input::CallerGone);
     assert_eq!(machine.record().end.unwrap().outcome, Outcome::ANSWERED);
 }
 
@@ -882,17 +882,29 @@ fn a_hang_up_before_any_answer_sells_nothing() {
 
 #[test]
 fn a_caller_who_took_the_call_back_as_we_hung_up_has_heard_nothing() {
-    let mut machine = ringing();
-    let at = machine.record().started_at;
-    machine.handle(at, Input::HangUp { told: None });
-    machine.handle(at, Input::CallerAnswered);
-    assert!(machine.record().answered_at.is_some());
-    machine.handle(at, Input::CallerCause { cause: 127, sip: Some(487) });
     let gone = Input::LegGone { attempt: 1, cause: Some(cause::NORMAL), sip: None };
-    let effects = machine.handle(at, gone);
-    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Settle(_))), "{effects:?}");
-    machine.handle(at, Input::CallerGone);
-    assert_eq!(machine.record().end.unwrap().outcome, Outcome::ABANDONED);
+    let taken_back = Input::CallerCause { cause: 127, sip: Some(487) };
+    let orders = [
+        [Input::CallerAnswered, taken_back.clone(), gone.clone()],
+        [Input::CallerAnswered, gone.clone(), taken_back.clone()],
+        [gone, Input::CallerAnswered, taken_back],
+    ];
+    for order in orders {
+        let mut machine = ringing();
+        let at = machine.record().started_at;
+        machine.handle(at, Input::HangUp { told: None });
+        let mut effects = Vec::new();
+        for input in order.into_iter().chain([Input::CallerGone]) {
+            effects.extend(machine.handle(at, input));
+        }
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Settle(_))), "{effects:?}");
+        let record = machine.record();
+        assert_eq!(record.end.unwrap().outcome, Outcome::ABANDONED);
+        assert_eq!(
+            (record.answered_at, machine.last_result()),
+            (None, Some(AttemptResult::Canceled))
+        );
+    }
 }
 
 #[test]

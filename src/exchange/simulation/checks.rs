@@ -121,6 +121,13 @@ impl Checks {
         self.stories[story].hung_up.get_or_insert(at);
     }
 
+    /// The service wants something done with a channel.
+    pub fn acted_on(&mut self, channel: &str) {
+        if let Some(story) = self.story_of(channel) {
+            self.stories[story].is_begun = true;
+        }
+    }
+
     /// The service hung up, for a reason of its call's.
     pub fn released(&mut self, story: usize) {
         self.stories[story].released = true;

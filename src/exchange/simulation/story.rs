@@ -30,6 +30,8 @@ pub struct Story {
     pub left: Option<Moment>,
     /// When the service was told that it had left.
     pub told_left: Option<Moment>,
+    /// The service has done something for the caller, who waits until it can.
+    pub is_begun: bool,
     /// The service sent the caller away.
     pub released: bool,
     /// When an operator first wanted it to end.
@@ -84,6 +86,7 @@ impl Story {
             parted: None,
             left: None,
             told_left: None,
+            is_begun: false,
             released: false,
             hung_up: None,
             taken_back: false,
@@ -182,7 +185,10 @@ impl Story {
     /// Whether it came and left while nobody looked, and no client knew of it.
     pub fn was_only_hidden(&self) -> bool {
         let Some(entered) = self.entered else { return true };
-        self.link.is_none() && !self.released && self.may_be_unknown_since(entered)
+        // One who still waited to be served is known to nobody, once the service is dead.
+        let waited = !self.is_begun && self.told_left.is_none();
+        let since = if waited { self.left.unwrap_or(entered) } else { entered };
+        self.link.is_none() && !self.released && self.may_be_unknown_since(since)
     }
 
     /// Whether it went on while something was hidden, and its times must be exact.

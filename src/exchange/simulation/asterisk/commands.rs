@@ -50,6 +50,9 @@ const MOMENT_MS: u64 = 4;
 impl Asterisk {
     /// A command is on its way.
     fn take_command(&mut self, command: Command, reply: Reply) {
+        if let Command::Add { channel, .. } | Command::HangUp { channel, .. } = &command {
+            self.checks.acted_on(channel);
+        }
         self.checks.report.commands += 1;
         if let Command::Dial { channel, .. } = &command
             && let Some(leg) = self.channels.get(channel)
