@@ -918,3 +918,21 @@ fn a_call_that_its_caller_took_back_ended_then_however_late_its_leg_is_gone() {
     let end = machine.record().end.unwrap();
     assert_eq!((end.outcome, end.at), (Outcome::ABANDONED, taken_back));
 }
+
+#[test]
+fn whether_a_leg_that_left_is_gone_is_asked_until_somebody_says_so() {
+    let mut machine = ringing();
+    let at = machine.record().started_at;
+    machine.handle(at, Input::LegAnswered { attempt: 1 });
+    machine.handle(at, Input::CallerAnswered);
+    let effects = machine.handle(at, Input::LegLeft { attempt: 1 });
+    assert!(matches!(effects[..], [Effect::Arm(Timer::Gone(1), LEFT)]), "{effects:?}");
+    for _ in 0..2 {
+        let effects = machine.handle(at, Input::Timer(Timer::Gone(1)));
+        let [Effect::CheckLeg { attempt: 1 }, Effect::Arm(Timer::Gone(1), _)] = effects[..] else {
+            panic!("{effects:?}")
+        };
+    }
+    machine.handle(at, Input::LegGone { attempt: 1, cause: None, sip: None });
+    assert!(machine.handle(at, Input::Timer(Timer::Gone(1))).is_empty());
+}

@@ -22,6 +22,11 @@ pub(super) const LEFT: Duration = Duration::from_millis(300);
 pub(super) const END: Duration = Duration::from_secs(3);
 
 impl Machine {
+    /// Whether the leg isn't known to be gone.
+    fn awaits_end_of(&self, attempt: u32) -> bool {
+        self.leg.is_some_and(|leg| leg.attempt == attempt && leg.gone.is_none())
+    }
+
     pub(super) fn on_timer(&mut self, at: Timestamp, timer: Timer) {
         match (timer, self.state) {
             (Timer::Setup(attempt), State::Creating) if self.is_leg(attempt) => {
@@ -47,12 +52,13 @@ impl Machine {
             (Timer::Settle(attempt), State::Talking) if self.is_leg(attempt) => {
                 self.leg_had_gone();
             }
-            (Timer::Gone(attempt), _) if self.is_leg(attempt) => {
+            // The answer may be lost.
+            (Timer::Gone(attempt), _) if self.awaits_end_of(attempt) => {
                 self.effects.push(Effect::CheckLeg { attempt });
                 if matches!(self.state, State::GivingUp(_)) {
                     self.hang_up_leg(attempt, cause::NORMAL);
-                    self.effects.push(Effect::Arm(timer, GONE));
                 }
+                self.effects.push(Effect::Arm(timer, GONE));
             }
             (Timer::CallerGone, _) if self.caller != Caller::Gone => {
                 self.effects.push(Effect::CheckCaller);

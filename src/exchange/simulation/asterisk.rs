@@ -370,6 +370,7 @@ impl Asterisk {
         self.bridges.clear();
         let lasts_ms = for_ms + self.luck.random_range(20..1_500);
         self.break_line(0, lasts_ms);
+        self.unregister();
     }
 
     /// Looks for what lasts too long.

@@ -68,6 +68,8 @@ const EXACT_MS: Moment = 300;
 /// How late an end may be found that no event told of. A connection that is dead without
 /// a word is given up after 2.8 seconds; until then what a look finds is taken for new.
 const FOUND_MS: Moment = 3_300;
+/// The same of an event that was lost, where the answer to the first look is lost too.
+const FOUND_AGAIN_MS: Moment = 6_500;
 /// An event that is lost alone is made up for by an audit, at the latest, which is
 /// repeated where its answer is lost.
 const LOST_MS: Moment = 21_000;
@@ -248,7 +250,8 @@ impl Story {
         let earliest_end = self.hung_up.map_or(earliest_end, |at| at.max(heard).min(earliest_end));
         let late = match (end_is_hidden, lost.count()) {
             (None, _) => EXACT_MS,
-            (Some(_), 0..=1) => FOUND_MS,
+            (Some(_), 0) => FOUND_MS,
+            (Some(_), 1) => FOUND_AGAIN_MS,
             // Of all that tells of an end nothing came.
             (Some(_), 2..) => LOST_MS,
         };

@@ -135,6 +135,11 @@ impl Asterisk {
         }
     }
 
+    /// Of an Asterisk that has crashed no application is known to the next one.
+    pub(super) const fn unregister(&mut self) {
+        self.line.registered = false;
+    }
+
     pub(super) fn break_line(&mut self, half_open_ms: u64, lasts_ms: u64) {
         if !self.line.open {
             return;
