@@ -63,12 +63,21 @@ enum Caller {
 #[derive(Clone, Copy, Debug)]
 struct Leg {
     attempt: u32,
+    /// It was made, whatever the answer to an attempt to make it says.
+    entered: bool,
     /// It is gone, but what that means for the caller isn't known yet.
     gone: Option<Gone>,
     /// The caller was found unanswered after it.
     unheard: bool,
     /// It was found to wait for being dialled, though nobody said that it has entered.
     idle: bool,
+}
+
+impl Leg {
+    /// One that is about to be made.
+    const fn new(attempt: u32) -> Self {
+        Self { attempt, entered: false, gone: None, unheard: false, idle: false }
+    }
 }
 
 /// When the legs of an answered call were found to be up.
@@ -195,7 +204,10 @@ impl Machine {
             Input::Started => self.on_started(at),
             Input::Verdict { attempt, verdict } => self.on_verdict(at, attempt, verdict),
             Input::BridgeFailed => self.abort(at, Outcome::SYSTEM_ERROR),
-            Input::LegNotCreated { attempt } if self.is_leg(attempt) => {
+            // A command that was given up for lost may have made it before the next failed.
+            Input::LegNotCreated { attempt }
+                if self.leg.is_some_and(|leg| leg.attempt == attempt && !leg.entered) =>
+            {
                 self.on_leg_gone(at, Some(cause::SUBSCRIBER_ABSENT), None);
             }
             Input::LegEntered { attempt } if self.is_leg(attempt) => {

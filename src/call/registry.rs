@@ -380,6 +380,10 @@ impl Registry {
     /// Takes up a call that an earlier run left behind.
     pub fn adopt(&mut self, machine: Machine) {
         call_span(machine.record().call).in_scope(|| info!("a call of an earlier run is taken up"));
+        // The next run has to know, if this one ends before it hears anything.
+        if machine.record().unseen_since.is_some() {
+            self.parts.journal.save(machine.record().clone());
+        }
         self.lead(machine, None);
     }
 

@@ -10,6 +10,9 @@ use crate::live::LiveState;
 
 impl Machine {
     pub(super) fn on_leg_entered(&mut self, at: Timestamp, attempt: u32) {
+        if let Some(leg) = &mut self.leg {
+            leg.entered = true;
+        }
         match self.state {
             State::Creating => {
                 let ring = self.ring_time();

@@ -88,7 +88,7 @@ impl Machine {
             cause: None,
             sip: None,
         });
-        self.leg = Some(Leg { attempt, gone: None, unheard: false, idle: false });
+        self.leg = Some(Leg::new(attempt));
         self.state = State::Creating;
         self.save();
         let rebridge = std::mem::take(&mut self.rebridge);

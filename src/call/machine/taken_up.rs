@@ -31,6 +31,7 @@ impl Machine {
             return machine.adopt_ending(ending);
         }
         let Some(attempt) = machine.record.attempts.last() else { return machine };
+        machine.record.unseen_since = machine.unseen_since;
         if attempt.ended_at.is_some() {
             // It was asking for the next.
             (machine.bridge, machine.rebridge) = (true, true);
@@ -40,8 +41,7 @@ impl Machine {
         if (last_alive - attempt.held_at).to_std().unwrap_or_default() < SETUP {
             machine.again = last;
         }
-        machine.leg =
-            Some(Leg { attempt: attempt.position, gone: None, unheard: false, idle: false });
+        machine.leg = Some(Leg::new(attempt.position));
         machine.bridge = true;
         if machine.record.answered_at.is_some() {
             machine.state = State::Talking;
@@ -61,19 +61,12 @@ impl Machine {
         self.bridge = !self.record.attempts.is_empty();
         self.settled = self.record.answered_at.is_some();
         let last = self.record.attempts.last().filter(|attempt| attempt.ended_at.is_none());
-        self.leg = last.map(|last| Leg {
-            attempt: last.position,
-            gone: None,
-            unheard: false,
-            idle: false,
-        });
+        self.leg = last.map(|last| Leg::new(last.position));
         self
     }
 
     /// Takes up an adopted call.
     pub(super) fn go_on(&mut self, at: Timestamp) {
-        // The next run has to know, if this one ends before it hears anything.
-        self.note_unseen(self.unseen_since);
         if let (State::Ending, Some((ended_at, cause))) = (self.state, self.ended) {
             self.effects.push(Effect::Show(LiveState::Ending, ended_at));
             self.take_down(cause);

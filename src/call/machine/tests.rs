@@ -713,12 +713,9 @@ fn a_run_that_ends_before_it_hears_anything_leaves_to_the_next_since_when_nobody
     let seconds = chrono::TimeDelta::seconds;
     let (killed, again) = (at + seconds(5), at + seconds(60));
     let mut second = adopt::machine(machine.record().clone(), &snapshot, killed);
-    let effects = second.handle(again, Input::Started);
-    let saved = effects.iter().find_map(|effect| match effect {
-        Effect::Save(record) => Some((**record).clone()),
-        _ => None,
-    });
-    let mut third = adopt::machine(saved.unwrap(), &snapshot, again + seconds(30));
+    let taken_up = second.record().clone();
+    second.handle(again, Input::Started);
+    let mut third = adopt::machine(taken_up, &snapshot, again + seconds(30));
     third.handle(again + seconds(60), Input::Started);
     third.handle(again + seconds(60), Input::CallerMissing);
     third.handle(again + seconds(60), Input::LegGone { attempt: 1, cause: None, sip: None });
@@ -935,4 +932,17 @@ fn whether_a_leg_that_left_is_gone_is_asked_until_somebody_says_so() {
     }
     machine.handle(at, Input::LegGone { attempt: 1, cause: None, sip: None });
     assert!(machine.handle(at, Input::Timer(Timer::Gone(1))).is_empty());
+}
+
+#[test]
+fn a_leg_that_has_entered_was_made_whatever_the_answer_to_another_try_says() {
+    let mut machine = ringing();
+    let at = machine.record().started_at;
+    let effects = machine.handle(at, Input::LegNotCreated { attempt: 1 });
+    assert!(effects.is_empty(), "its hold is kept while it rings: {effects:?}");
+    let (mut machine, _) = held();
+    let effects = machine.handle(at, Input::LegNotCreated { attempt: 1 });
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Release(_))), "{effects:?}");
+    let effects = machine.handle(at, Input::LegEntered { attempt: 1 });
+    assert!(matches!(effects[..], [Effect::HangUpLeg { attempt: 1, .. }]), "{effects:?}");
 }
