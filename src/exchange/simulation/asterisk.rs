@@ -350,6 +350,7 @@ impl Asterisk {
 
     fn hang(&mut self, for_ms: u64) {
         self.checks.report.hangs += 1;
+        self.checks.hang(self.now);
         self.hangs_since = self.now;
         self.hangs_until = self.now + for_ms;
         let noticed = 2_800;

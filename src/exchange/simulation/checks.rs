@@ -121,6 +121,16 @@ impl Checks {
         self.stories[story].hung_up.get_or_insert(at);
     }
 
+    /// Asterisk hangs, and with it the news of who has just taken a call back.
+    pub fn hang(&mut self, now: Moment) {
+        let since = now.saturating_sub(UNDER_WAY_MS);
+        for story in self.stories.iter_mut().filter(|story| story.taken_back) {
+            if let Some(left) = story.left.filter(|left| *left >= since) {
+                story.lose(left);
+            }
+        }
+    }
+
     /// The service wants something done with a channel.
     pub fn acted_on(&mut self, channel: &str) {
         if let Some(story) = self.story_of(channel) {

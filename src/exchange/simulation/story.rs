@@ -104,8 +104,9 @@ impl Story {
     /// Nothing more is heard of it.
     pub fn hide(&mut self, from: Moment) {
         self.looked_at = Looked::default();
-        if self.hidden.iter().all(|hidden| hidden.until.is_some()) {
-            self.hidden.push(Hidden { from, until: None, is_lost: false });
+        match self.hidden.iter_mut().find(|hidden| hidden.until.is_none()) {
+            Some(hidden) => hidden.from = hidden.from.min(from),
+            None => self.hidden.push(Hidden { from, until: None, is_lost: false }),
         }
     }
 
