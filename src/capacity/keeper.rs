@@ -60,9 +60,9 @@ struct Kept {
 const RENEW_INTERVAL: Duration = Duration::from_secs(20);
 const TICK: Duration = Duration::from_secs(1);
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// A ledger that is filled reads the records a moment after it hears of the
-/// holds: a call must be in the one or the other.
-const TOLD_AFTER_RECORD: Duration = Duration::from_secs(10);
+/// Whoever compares the ledger with the records looks at the holds several times in that
+/// long, and sees each call in the one or the other.
+pub const TOLD_AFTER_RECORD: Duration = Duration::from_secs(10);
 
 // === impl Keeper ===
 

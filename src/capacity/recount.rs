@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use serde::Serialize;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::keeper::Keeper;
+use super::keeper::{Keeper, TOLD_AFTER_RECORD};
 use super::{Book, COUNTED_BACK, Correction, HoldId, Holder, Scope, Slot, Status};
 use crate::clock::{self, Timestamp};
 use crate::ids::{CallId, CampaignId, LinkId};
@@ -98,6 +98,10 @@ impl Default for RecountSettings {
 /// The other instances look at the ledger four times as often.
 pub const GRACE: Duration = Duration::from_secs(1);
 const RETRY_AFTER: Duration = Duration::from_millis(300);
+/// How often it is looked who holds something while the records are read: none comes and
+/// goes in between.
+const LOOK_INTERVAL: Duration = Duration::from_millis(2_500);
+const _: () = assert!(LOOK_INTERVAL.as_millis() * 3 < TOLD_AFTER_RECORD.as_millis());
 
 // === impl Recount ===
 
@@ -199,6 +203,22 @@ impl Recount {
         Ok(holders.len())
     }
 
+    /// What the records say, and who held something while they were read: there may be
+    /// millions, and calls come, are recorded and leave the ledger meanwhile.
+    async fn known_meanwhile(
+        &self,
+        calls: &[CallId],
+    ) -> anyhow::Result<(Known, BTreeMap<HoldId, Holder>)> {
+        let mut seen = BTreeMap::new();
+        let mut known = self.truth.known(calls);
+        loop {
+            match timeout(LOOK_INTERVAL, &mut known).await {
+                Ok(known) => return Ok((known?, seen)),
+                Err(_) => note(&mut seen, self.keeper.ledger().holders().await?),
+            }
+        }
+    }
+
     /// Compares the ledger with the records and with this instance's calls.
     ///
     /// # Errors
@@ -208,9 +228,12 @@ impl Recount {
         let holds_without_call = if repair { self.reclaim().await? } else { 0 };
         let before = ledger.holders().await?;
         let calls: Vec<_> = before.iter().map(|holder| holder.hold.call).collect();
-        let known = self.truth.known(&calls).await?;
+        let (known, mut seen) = self.known_meanwhile(&calls).await?;
         let books = ledger.books().await?;
         let after = ledger.holders().await?;
+        let holds = after.len();
+        note(&mut seen, after);
+        let after: Vec<_> = seen.into_values().collect();
         let corrections = compare(&known, &books, &before, &after, clock::now());
         let filling = matches!(*ledger.status().borrow(), Status::Filling(_));
         let differences: Vec<_> = corrections.iter().filter_map(Difference::of).collect();
@@ -224,11 +247,20 @@ impl Recount {
         }
         Ok(Findings {
             scopes: books.len(),
-            holds: after.len(),
+            holds,
             holds_without_call,
             repaired: repair && !corrections.is_empty(),
             differences,
         })
+    }
+}
+
+/// Takes note of holds; one that was settled once stays so.
+fn note(seen: &mut BTreeMap<HoldId, Holder>, holders: Vec<Holder>) {
+    for holder in holders {
+        if holder.settled || !seen.contains_key(&holder.hold) {
+            seen.insert(holder.hold, holder);
+        }
     }
 }
 

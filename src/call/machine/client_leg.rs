@@ -114,7 +114,9 @@ impl Machine {
                 self.leg_over(ended_at, AttemptResult::Answered, cause, sip);
                 self.end(at, cause::NORMAL);
             }
-            State::Ending if is_undecided => leg.gone = Some(Gone { at, cause, sip }),
+            State::Ending if is_undecided => {
+                leg.gone.get_or_insert(Gone { at, cause, sip });
+            }
             State::Ending => {
                 let result = self.last_result().unwrap_or(AttemptResult::Canceled);
                 self.leg_over(at, result, cause, sip);

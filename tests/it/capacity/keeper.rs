@@ -1,13 +1,16 @@
 //! An instance that sleeps, is cut off, or comes back: what it holds is what is true.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use capconduit::capacity::recount::{Recount, RecountSettings};
+use capconduit::capacity::recount::{Known, Recount, RecountSettings, Truth};
 use capconduit::capacity::{
     Candidate, HoldId, Keeper, Leases, Ledger, Request, Scope, Stage, Standing, Turn, Usage,
 };
-use capconduit::ids::LinkId;
+use capconduit::ids::{CallId, CampaignId, LinkId};
+
+use tokio_util::sync::CancellationToken;
 
 use super::outage::World;
 use super::{Tried, connect, hold, link, noon, settings, wait_for};
@@ -103,4 +106,46 @@ async fn what_a_run_that_was_cut_off_held_is_given_back_and_what_was_answered_co
     assert_eq!((now.live, now.used[0], now.held[0]), (2, 3, 1), "calls 2 and 5 are up");
     assert_eq!(recount.verify(true).await.unwrap().differences, []);
     assert_eq!(recount.reclaim().await.unwrap(), 0, "and once is enough");
+}
+
+/// Records so many that it takes half a minute to read them; none is of a call that came since.
+struct Many;
+
+#[async_trait::async_trait]
+impl Truth for Many {
+    async fn known(&self, _: &[CallId]) -> anyhow::Result<Known> {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        Ok(Known::default())
+    }
+
+    async fn cursors(&self) -> anyhow::Result<Vec<(CampaignId, LinkId)>> {
+        Ok(Vec::new())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_comes_and_is_recorded_while_the_records_are_read_is_no_difference() {
+    let tried = Tried::memory();
+    let keeper = Arc::new(Keeper::new(tried.ledger.clone(), "one", &Leases::default()));
+    let stop = CancellationToken::new();
+    let run = tokio::spawn({
+        let (keeper, stop) = (keeper.clone(), stop.clone());
+        async move { keeper.run(stop).await }
+    });
+    let recount = Recount::new(keeper.clone(), Arc::new(Many), RecountSettings::default());
+    let calls = async {
+        for call in 1..=3 {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            assert!(granted(&keeper, hold(call, 1), &link(1, 9, Some(9))).await);
+            keeper.settle(hold(call, 1)).await;
+            keeper.release(hold(call, 1)).await;
+            keeper.recorded(&HashSet::from([hold(call, 1).call]));
+        }
+    };
+    let (found, ()) = tokio::join!(recount.verify(true), calls);
+    assert_eq!(found.unwrap().differences, []);
+    assert_eq!(usage(&*tried.ledger).await.used[0], 3, "none is taken off");
+    assert_eq!(tried.ledger.holders().await.unwrap(), [], "the records tell of them");
+    stop.cancel();
+    run.await.unwrap();
 }
