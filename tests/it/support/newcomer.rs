@@ -54,7 +54,7 @@ impl Newcomer {
 
     /// Waits until it has looked at what is on the switch for this often again.
     pub async fn audits(&self, times: f64) {
-        let made = async || self.metrics().await.known(AUDITS);
+        let made = async || self.metrics().await.sum(AUDITS);
         let before = made().await;
         eventually("the newcomer looks around", seconds(20), async || {
             (made().await >= before + times).then_some(())
