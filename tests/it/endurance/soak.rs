@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use crate::support::clients::{Manner, Phones};
 use crate::support::load::{Figures, Load, SLOW_MS};
+use crate::support::ports::Ports;
 use crate::support::service::Service;
 use crate::support::wait::{eventually, seconds};
 
@@ -18,8 +19,9 @@ const RING_MS: u32 = 100;
 const TALK_MS: u32 = 1_000;
 /// Calls per second in `make test`, where nobody looks for the highest.
 const LOW_RATE: u32 = 6;
-/// Rates that are tried, and for how long each. There are media ports for no more.
-const RATES: [u32; 9] = [5, 10, 15, 20, 25, 30, 40, 50, 60];
+/// Rates that are tried, and for how long each: up to the one at which a dialplan alone,
+/// with no application, is known to collapse.
+const RATES: [u32; 15] = [10, 20, 30, 40, 50, 60, 70, 80, 100, 120, 140, 170, 200, 300, 400];
 const TRIED_FOR: Duration = seconds(15);
 /// In the first of so many parts of the time, caches and pools fill.
 const WARM_UP: usize = 4;
@@ -171,7 +173,8 @@ fn complaints(service: &Service, since: [usize; 2]) -> Vec<String> {
 #[tokio::test]
 async fn under_steady_traffic_nothing_grows_and_at_its_end_nothing_is_left() {
     let asked = std::env::var("SOAK_MINUTES").ok();
-    let service = Service::start().await;
+    let mut service = Service::prepare_at(Ports::claim_for_many_calls());
+    service.start_first().await;
     let manner = Manner::answers_after(RING_MS);
     let client = Phones::start_silent(&service, manner).await;
     let campaign = service.seller().await.campaign(&service, NUMBER, "priority", 20).await;

@@ -78,7 +78,11 @@ impl Service {
 
     /// A service that isn't started yet.
     pub fn prepare() -> Self {
-        let ports = Ports::claim();
+        Self::prepare_at(Ports::claim())
+    }
+
+    /// The same, at these ports.
+    pub fn prepare_at(ports: Ports) -> Self {
         Self {
             process: None,
             admin: None,
