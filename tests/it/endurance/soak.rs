@@ -95,23 +95,28 @@ fn median(samples: &[Sample], of: fn(&Sample) -> u64) -> u64 {
     values[values.len() / 2]
 }
 
-/// The highest of the rates at which nothing is repeated, refused or late.
+/// The highest of the rates at which nothing is repeated, refused or late. A rate isn't
+/// clean when it is found so twice: a moment in which the machine stood still is no limit.
 async fn highest_clean_rate(service: &Service) -> u32 {
     let mut highest = 0;
     for rate in RATES {
-        let load = Load::start(service, NUMBER, rate, TALK_MS);
-        sleep(TRIED_FOR).await;
-        let figures = load.stop().await;
-        let verdict = if figures.is_clean() { "clean" } else { "not clean" };
-        eprintln!("{rate:>4} calls/s: {verdict}: {figures:?}");
-        service.assert_clean().await;
-        if !figures.is_clean() {
+        if !is_clean(service, rate).await && !is_clean(service, rate).await {
             return highest;
         }
         highest = rate;
     }
     eprintln!("the highest rate that is tried is clean; there may be higher ones");
     highest
+}
+
+async fn is_clean(service: &Service, rate: u32) -> bool {
+    let load = Load::start(service, NUMBER, rate, TALK_MS);
+    sleep(TRIED_FOR).await;
+    let figures = load.stop().await;
+    let verdict = if figures.is_clean() { "clean" } else { "not clean" };
+    eprintln!("{rate:>4} calls/s: {verdict}: {figures:?}");
+    service.assert_clean().await;
+    figures.is_clean()
 }
 
 /// Traffic for this long, looked at now and then.
