@@ -28,6 +28,7 @@ mod traces;
 mod vault;
 
 use std::ops::Range;
+use std::panic;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use episode::{Episode, Report};
@@ -51,11 +52,7 @@ fn play(seeds: Range<u64>) -> Report {
             if seed >= seeds.end {
                 return sum;
             }
-            let report = Episode::new(seed).run();
-            if let Some(broken) = &report.broken {
-                panic!("{broken}\nsee it again with CAPCONDUIT_SIMULATE={seed}");
-            }
-            sum.add(&report);
+            sum.add(&play_one(seed));
         }
     };
     let mut sum = Report::default();
@@ -69,6 +66,19 @@ fn play(seeds: Range<u64>) -> Report {
         }
     });
     sum
+}
+
+/// Whatever goes wrong in it, its seed is told.
+fn play_one(seed: u64) -> Report {
+    let again = format!("see it again with CAPCONDUIT_SIMULATE={seed}");
+    match panic::catch_unwind(|| Episode::new(seed).run()) {
+        Ok(Report { broken: Some(broken), .. }) => panic!("{broken}\n{again}"),
+        Ok(report) => report,
+        Err(panicked) => {
+            eprintln!("{again}");
+            panic::resume_unwind(panicked)
+        }
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::asterisk::{Asterisk, Shared, Simulated};
 use super::checks::Checks;
 pub use super::checks::Report;
+use super::panics;
 use super::people::{self, Caller};
 use super::town::Town;
 use super::vault::Vault;
@@ -67,6 +68,7 @@ impl Episode {
     pub fn run(&self) -> Report {
         clock::simulated::forget_calls();
         drop(clock::simulated::cut_off());
+        panics::watch();
         let mut world = World::build(self.seed);
         if self.is_told {
             world.switch.lock().tell();
@@ -249,6 +251,7 @@ impl World {
 
     fn end(self, kills: u32, is_told: bool) -> Report {
         let mut asterisk = self.switch.lock();
+        asterisk.must_not("panics", panics::seen());
         if asterisk.checks.broken.is_none() {
             asterisk.checks.broken = self.vault.broken();
             asterisk.checks.records_must_be_right(&self.vault.records());
