@@ -21,6 +21,8 @@
 mod asterisk;
 mod checks;
 mod episode;
+mod legs;
+mod panics;
 mod people;
 mod story;
 mod town;

@@ -52,6 +52,8 @@ pub struct Asterisk {
     planned: u64,
     channels: BTreeMap<String, Live>,
     bridges: BTreeMap<String, BTreeSet<String>>,
+    /// Whose call a bridge is a part of, once somebody was in it.
+    bridge_stories: BTreeMap<String, usize>,
     line: Line,
     /// Not yet running before that.
     boots_until: Moment,
@@ -174,6 +176,7 @@ impl Asterisk {
             planned: 0,
             channels: BTreeMap::new(),
             bridges: BTreeMap::new(),
+            bridge_stories: BTreeMap::new(),
             line: Line::default(),
             boots_until: 0,
             hangs_since: 0,
@@ -350,7 +353,7 @@ impl Asterisk {
 
     fn hang(&mut self, for_ms: u64) {
         self.checks.report.hangs += 1;
-        self.checks.hang(self.now);
+        self.checks.hang(self.now, for_ms);
         self.hangs_since = self.now;
         self.hangs_until = self.now + for_ms;
         let noticed = 2_800;
@@ -369,6 +372,7 @@ impl Asterisk {
             self.checks.cut_off(channel.story, self.now);
         }
         self.bridges.clear();
+        self.bridge_stories.clear();
         let lasts_ms = for_ms + self.luck.random_range(20..1_500);
         self.break_line(0, lasts_ms);
         self.unregister();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use capconduit_entity::{AttemptResult, CallReason};
 
+use super::legs::{self, LegEnd};
 use super::people::{Caller, Moment};
 use super::story::{Story, UNDER_WAY_MS, moment_of};
 use super::town::Town;
@@ -39,6 +40,10 @@ pub struct Report {
     pub exact: u64,
     pub dialled: u64,
     pub full: u64,
+    /// Of whose call nothing was hidden: all of the record was compared.
+    pub whole: u64,
+    /// Episodes in which nothing went wrong that wasn't a person's doing.
+    pub calm: u64,
     pub kills: u64,
     pub crashes_of_asterisk: u64,
     pub hangs: u64,
@@ -51,6 +56,8 @@ pub struct Report {
     pub defects: u64,
     pub commands: u64,
     pub commands_lost: u64,
+    /// Lost, late, refused, or answered late or not at all.
+    pub commands_hurt: u64,
     pub events_lost: u64,
     pub events_doubled: u64,
     pub steps: u64,
@@ -85,23 +92,37 @@ impl Checks {
         self.stories.iter().position(|story| story.channel == channel)
     }
 
+    /// The story that a client's leg is a part of.
+    pub fn story_of_leg(&self, leg: &str) -> Option<usize> {
+        self.stories.iter().position(|story| story.legs.iter().any(|known| known.name == leg))
+    }
+
     // --- what happens ---
 
     pub fn entered(&mut self, story: usize, at: Moment) {
         self.stories[story].entered.get_or_insert(at);
     }
 
-    pub fn heard(&mut self, story: usize, at: Moment, talks_until: Moment) {
+    /// The caller hears the answer of the client that is in its bridge, if one is.
+    pub fn heard(&mut self, story: usize, at: Moment, talks_until: Moment, with: Option<String>) {
         let story = &mut self.stories[story];
         story.heard = Some(at);
         story.talks_until = talks_until;
+        story.talked_with = with;
+    }
+
+    pub fn leg_made(&mut self, story: usize, leg: &str, at: Moment) {
+        self.stories[story].leg_made(leg, at);
     }
 
     /// A client's leg is gone.
-    pub fn leg_gone(&mut self, story: usize, leg: &str, at: Moment) {
+    pub fn leg_gone(&mut self, story: usize, leg: &str, end: LegEnd) {
         let story = &mut self.stories[story];
         if story.is_leg(leg) {
-            story.parted = Some(at);
+            story.parted = Some(end.at);
+        }
+        if let Some(leg) = story.leg_mut(leg) {
+            leg.end = Some(end);
         }
     }
 
@@ -122,7 +143,8 @@ impl Checks {
     }
 
     /// Asterisk hangs, and with it the news of who has just taken a call back.
-    pub fn hang(&mut self, now: Moment) {
+    pub fn hang(&mut self, now: Moment, for_ms: Moment) {
+        self.stories.iter_mut().for_each(|story| story.look_waits(now, for_ms));
         let since = now.saturating_sub(UNDER_WAY_MS);
         for story in self.stories.iter_mut().filter(|story| story.taken_back) {
             if let Some(left) = story.left.filter(|left| *left >= since) {
@@ -143,6 +165,11 @@ impl Checks {
         self.stories[story].released = true;
     }
 
+    /// The service sent the caller away, whom nobody had answered.
+    pub fn told(&mut self, story: usize, cause: i32) {
+        self.stories[story].told.get_or_insert(cause);
+    }
+
     /// Asterisk is gone, and everybody on it.
     pub fn cut_off(&mut self, story: usize, at: Moment) {
         self.left(story, at);
@@ -160,15 +187,37 @@ impl Checks {
     }
 
     /// The service has looked at a channel, and knows how it was then.
-    pub fn looked_at(&mut self, channel: &str, at: Moment, hears: bool) {
+    pub fn looked_at(&mut self, channel: &str, at: Moment, now: Moment, hears: bool) {
         let its = |story: &&mut Story| story.is_leg(channel) || story.channel == channel;
         if let Some(story) = self.stories.iter_mut().find(its) {
-            story.look(channel, at, hears);
+            story.look(channel, at, now, hears);
         }
     }
 
-    pub fn heard_again(&mut self) {
-        self.stories.iter_mut().for_each(Story::heard_again);
+    pub fn heard_again(&mut self, at: Moment) {
+        self.stories.iter_mut().for_each(|story| story.heard_again(at));
+    }
+
+    /// A command of somebody's got no answer, or a late one: whoever wants to look waits.
+    pub fn look_waits(&mut self, story: Option<usize>, at: Moment, for_ms: Moment) {
+        for story in self.those(story) {
+            story.look_waits(at, for_ms);
+        }
+    }
+
+    /// The same of the look itself.
+    pub fn look_is_lost(&mut self, story: Option<usize>, at: Moment) {
+        for story in self.those(story) {
+            story.look_is_lost(at);
+        }
+    }
+
+    /// That story, or all where it isn't known whose it is.
+    fn those(&mut self, story: Option<usize>) -> &mut [Story] {
+        match story {
+            Some(story) => &mut self.stories[story..=story],
+            None => &mut self.stories,
+        }
     }
 
     pub fn told_left(&mut self, story: usize, at: Moment) {
@@ -193,7 +242,7 @@ impl Checks {
             let is_its = |leg: &String| LegId::parse(leg).is_some_and(|leg| leg.call == call);
             let its = |story: &&mut Story| story.leg.as_ref().is_some_and(is_its);
             if let Some(story) = self.stories.iter_mut().find(its) {
-                story.hide(moment_of(self.began, at).saturating_sub(UNDER_WAY_MS));
+                story.cut_off(moment_of(self.began, at).saturating_sub(UNDER_WAY_MS));
             }
         }
     }
@@ -220,6 +269,13 @@ impl Checks {
         let Some(link) = self.town.link(number, endpoint) else {
             return self.fail(|| format!("{number} is not sold to {endpoint}"));
         };
+        if self.stories[story].heard.is_some() {
+            let story = self.stories[story].clone();
+            return self.fail(|| format!("{endpoint} was dialled for one who talks: {story:?}"));
+        }
+        if let Some(leg) = self.stories[story].leg_mut(leg) {
+            leg.link = Some(link);
+        }
         self.stories[story].link = Some(link);
         self.stories[story].leg = Some(leg.to_owned());
         self.stories[story].parted = None;
@@ -267,7 +323,8 @@ impl Checks {
         for (call, at) in self.cut_off.clone() {
             let record = records.iter().find(|record| record.call == call);
             if let Some(story) = record.and_then(|record| self.story_of(&record.channel)) {
-                self.hide(story, moment_of(self.began, at).saturating_sub(UNDER_WAY_MS));
+                let since = moment_of(self.began, at).saturating_sub(UNDER_WAY_MS);
+                self.stories[story].cut_off(since);
             }
         }
         let mut by_channel: BTreeMap<&str, Vec<&CallRecord>> = BTreeMap::new();
@@ -326,10 +383,12 @@ impl Checks {
         self.report.answered += u64::from(is_answered(record));
         self.report.hung_up_answered += u64::from(is_answered(record) && story.hung_up.is_some());
         self.report.exact += u64::from(is_answered(record) && story.is_exact_beside_hidden());
+        self.report.whole += u64::from(!story.was_hidden());
         let reason = record.end.map(|end| end.outcome.reason);
         self.report.interrupted += u64::from(reason == Some(CallReason::Interrupted));
         self.report.full += u64::from(reason == Some(CallReason::NoEligibleClientsAvailable));
-        if let Some(wrong) = story.contradiction(record, self.began) {
+        let wrong = story.contradiction(record, self.began);
+        if let Some(wrong) = wrong.or_else(|| legs::contradiction(story, record)) {
             self.fail(|| format!("{wrong}: {story:?} has the record {record:?}"));
         }
     }
@@ -358,6 +417,8 @@ impl Report {
         self.exact += other.exact;
         self.dialled += other.dialled;
         self.full += other.full;
+        self.whole += other.whole;
+        self.calm += other.calm;
         self.kills += other.kills;
         self.crashes_of_asterisk += other.crashes_of_asterisk;
         self.hangs += other.hangs;
@@ -369,6 +430,7 @@ impl Report {
         self.defects += other.defects;
         self.commands += other.commands;
         self.commands_lost += other.commands_lost;
+        self.commands_hurt += other.commands_hurt;
         self.events_lost += other.events_lost;
         self.events_doubled += other.events_doubled;
         self.steps += other.steps;
@@ -405,21 +467,24 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} calls: {} answered, {} of them heard in part and exact, {} interrupted, {} refused for want of room; {} clients dialled; \
+            "{} calls: {} answered, {} of them heard in part and exact, {} interrupted, {} refused for want of room, {} heard in whole; {} clients dialled; \
              the service killed {} times, Asterisk crashed {} times, hung {} times, the socket broke \
-             {} times; {} commands, {} lost; {} events lost, {} doubled; {} cancels met an answer, {} hung up by operators, {} of them answered, {} dropped out of their bridge; {} looks at most found one channel alone; {} steps",
+             {} times, {} episodes were calm; {} commands, {} lost, {} hurt; {} events lost, {} doubled; {} cancels met an answer, {} hung up by operators, {} of them answered, {} dropped out of their bridge; {} looks at most found one channel alone; {} steps",
             self.calls,
             self.answered,
             self.exact,
             self.interrupted,
             self.full,
+            self.whole,
             self.dialled,
             self.kills,
             self.crashes_of_asterisk,
             self.hangs,
             self.breaks,
+            self.calm,
             self.commands,
             self.commands_lost,
+            self.commands_hurt,
             self.events_lost,
             self.events_doubled,
             self.ghosts,

@@ -3,6 +3,7 @@
 
 use rand::RngExt;
 
+use super::super::legs::LegEnd;
 use super::super::people::Client;
 use super::{ASK_AGAIN_MS, Asterisk, Happening, Leg, Live, PATIENCE_MS};
 use crate::ari::{ChannelState, EventKind, LegId};
@@ -118,7 +119,8 @@ impl Asterisk {
         channel.state = ChannelState::Up;
         let story = channel.story;
         let talks_until = self.now + self.checks.stories[story].caller.talk_ms;
-        self.checks.heard(story, self.now, talks_until);
+        let with = self.client_beside(id);
+        self.checks.heard(story, self.now, talks_until, with);
         self.plan_at(talks_until, Happening::CallerLeaves(id.to_owned()));
         self.emit(id, |channel| EventKind::ChannelStateChange { channel });
     }
@@ -138,6 +140,7 @@ impl Asterisk {
             alone_for: 0,
         };
         self.channels.insert(id.to_owned(), channel);
+        self.checks.leg_made(story, id, self.now);
         self.emit(id, |channel| EventKind::StasisStart { channel });
     }
 
@@ -260,6 +263,16 @@ impl Asterisk {
         self.bridges.get(bridge)?.iter().find(waits).cloned()
     }
 
+    /// The answered client in the same bridge.
+    fn client_beside(&self, caller: &str) -> Option<String> {
+        let bridge = self.channels.get(caller)?.bridge.as_ref()?;
+        let is_answered = |id: &&String| {
+            let channel = &self.channels[*id];
+            channel.leg.is_some() && channel.state == ChannelState::Up
+        };
+        self.bridges.get(bridge)?.iter().find(is_answered).cloned()
+    }
+
     pub(super) fn emit_dial(&mut self, id: &str, dialstatus: &str) {
         if !self.channels.contains_key(id) {
             return;
@@ -288,6 +301,9 @@ impl Asterisk {
                 DEFECT => {}
                 _ => self.checks.released(channel.story),
             }
+            if channel.state == ChannelState::Ring && cause != NO_CALL {
+                self.checks.told(channel.story, cause);
+            }
             self.checks.left(channel.story, self.now);
         }
         let (cause, sip) = match (channel.state, cause) {
@@ -302,7 +318,10 @@ impl Asterisk {
         let Some(channel) = self.channels.get(id) else { return };
         let is_leg = channel.leg.is_some();
         if is_leg {
-            self.checks.leg_gone(channel.story, id, self.now);
+            let was_answered = channel.state == ChannelState::Up;
+            let by_client = cause.filter(|_| !soft).map(|cause| (cause, sip));
+            let end = LegEnd { at: self.now, was_answered, by_client };
+            self.checks.leg_gone(channel.story, id, end);
         }
         if !channel.in_application {
             self.channels.remove(id);

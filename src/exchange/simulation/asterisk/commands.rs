@@ -46,6 +46,8 @@ pub type Reply = oneshot::Sender<Answer>;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 const FOREVER_MS: u64 = 15_000;
 const MOMENT_MS: u64 = 4;
+/// As long as a command without an answer is waited for, and then some.
+const WAIT_MS: u64 = 3_000;
 
 impl Asterisk {
     /// A command is on its way.
@@ -66,7 +68,9 @@ impl Asterisk {
         let mut after = self.luck.random_range(0..MOMENT_MS);
         let mut kept = Some(reply);
         if self.is_unreliable {
-            match self.luck.random_range(0..200) {
+            let mishap = self.luck.random_range(0..200);
+            self.note_mishap(&command, mishap);
+            match mishap {
                 0..4 => after = self.luck.random_range(0..400),
                 // Carried out when nobody waits for it any more.
                 4 => after = self.luck.random_range(3_050..6_000),
@@ -83,6 +87,37 @@ impl Asterisk {
             }
         }
         self.plan(after, Happening::Executes(command, kept));
+    }
+
+    /// Whoever wants to look at the call waits for this command, or has to look again.
+    fn note_mishap(&mut self, command: &Command, mishap: u32) {
+        if mishap > 9 {
+            return;
+        }
+        self.checks.report.commands_hurt += 1;
+        let story = self.story_of(command);
+        if mishap >= 4 && command.is_look() {
+            self.checks.look_is_lost(story, self.now);
+        }
+        self.checks.look_waits(story, self.now, WAIT_MS);
+    }
+
+    /// Whose call a command is about, if that is known.
+    fn story_of(&self, command: &Command) -> Option<usize> {
+        let channel = match command {
+            Command::Create { originator, .. } => originator,
+            Command::Add { channel, .. }
+            | Command::Remove { channel, .. }
+            | Command::Dial { channel, .. }
+            | Command::Answer(channel)
+            | Command::HangUp { channel, .. }
+            | Command::Look(channel) => channel,
+            Command::CreateBridge(bridge) | Command::DestroyBridge(bridge) => {
+                return self.bridge_stories.get(bridge).copied();
+            }
+            Command::Channels | Command::Bridges => return None,
+        };
+        self.checks.story_of(channel).or_else(|| self.checks.story_of_leg(channel))
     }
 
     fn keep_waiting(&mut self, reply: Option<Reply>) {
@@ -128,7 +163,7 @@ impl Asterisk {
         if reply.send(answer).is_ok()
             && let Some((channel, at)) = looked_at
         {
-            self.checks.looked_at(&channel, at, self.line.is_heard());
+            self.checks.looked_at(&channel, at, self.now, self.line.is_heard());
         }
     }
 
@@ -151,7 +186,9 @@ impl Asterisk {
                     Some(_) => {}
                 }
                 self.leave_bridge(&channel);
-                self.channels.get_mut(&channel).expect("it is there").bridge = Some(bridge.clone());
+                let live = self.channels.get_mut(&channel).expect("it is there");
+                live.bridge = Some(bridge.clone());
+                self.bridge_stories.insert(bridge.clone(), live.story);
                 self.bridges.get_mut(&bridge).expect("it is there").insert(channel);
             }
             Command::Remove { bridge, channel } => {
@@ -162,6 +199,7 @@ impl Asterisk {
                 self.leave_bridge(&channel);
             }
             Command::DestroyBridge(bridge) => {
+                self.bridge_stories.remove(&bridge);
                 let Some(inside) = self.bridges.remove(&bridge) else { return not_found() };
                 for channel in inside {
                     self.channels.get_mut(&channel).expect("it was inside").bridge = None;
@@ -212,6 +250,13 @@ impl Asterisk {
             }
         }
         Ok(Found::Nothing)
+    }
+}
+
+impl Command {
+    /// Whether it asks what is there.
+    const fn is_look(&self) -> bool {
+        matches!(self, Self::Look(_) | Self::Channels | Self::Bridges)
     }
 }
 
