@@ -75,7 +75,7 @@ const LANE_TIMEOUT: Duration = Duration::from_secs(2);
 const WAITING_ROOM: &str = "away";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Shorter than a call waits for a leg: what got no answer is looked up within that time.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// Below Asterisk's `session_keep_alive`, so a command never meets a closing connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Everything but what RFC 3986 leaves unreserved.

@@ -1,7 +1,6 @@
 //! Commands: carried out at some time, or not, and answered, or not.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use rand::RngExt;
 use tokio::sync::oneshot;
@@ -9,6 +8,7 @@ use tokio::time::timeout;
 
 use super::super::people::{Client, Moment};
 use super::{APPLICATION, Asterisk, Happening, Shared};
+use crate::ari::client::REQUEST_TIMEOUT;
 use crate::ari::model::Bridge;
 use crate::ari::switch::Done;
 use crate::ari::{AriError, Channel, ChannelId, Switch};
@@ -43,8 +43,9 @@ pub enum Found {
 pub type Answer = Result<Found, AriError>;
 pub type Reply = oneshot::Sender<Answer>;
 
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 const FOREVER_MS: u64 = 15_000;
+/// An answer that comes so late is just not given up.
+const LATE_MS: u64 = 1_900;
 const MOMENT_MS: u64 = 4;
 /// As long as a command without an answer is waited for, and then some.
 const WAIT_MS: u64 = 3_000;
@@ -73,7 +74,7 @@ impl Asterisk {
             match mishap {
                 0..4 => after = self.luck.random_range(0..400),
                 // Carried out when nobody waits for it any more.
-                4 => after = self.luck.random_range(3_050..6_000),
+                4 => after = self.luck.random_range(2_050..6_000),
                 // Carried out; the connection breaks before the answer.
                 5..=6 => kept = None,
                 // Carried out; the answer never comes.
@@ -143,15 +144,32 @@ impl Asterisk {
     }
 
     pub(super) fn execute(&mut self, command: Command, reply: Option<Reply>) {
+        let after = self.answers_after(&command);
         let answer = if self.is_running() {
             self.carry_out(command)
         } else {
             Err(AriError::OutcomeUnknown { operation: "any", source: "reset".into() })
         };
-        let after = self.luck.random_range(0..MOMENT_MS);
         if let Some(reply) = reply {
             self.plan(after, Happening::Replies(reply, Box::new(answer)));
         }
+    }
+
+    /// Now and then an answer is long on its way, and old when it arrives.
+    fn answers_after(&mut self, command: &Command) -> u64 {
+        if !self.is_hurt(150) {
+            return self.luck.random_range(0..MOMENT_MS);
+        }
+        let story = self.story_of(command);
+        self.checks.look_waits(story, self.now, WAIT_MS);
+        self.luck.random_range(0..LATE_MS)
+    }
+
+    /// True in one of so many cases, while things go wrong at all.
+    fn is_hurt(&mut self, one_in: u32) -> bool {
+        let is_hurt = self.goes_wrong(one_in);
+        self.checks.report.commands_hurt += u64::from(is_hurt);
+        is_hurt
     }
 
     /// The answer arrives, if somebody still waits for it.
@@ -180,10 +198,13 @@ impl Asterisk {
                 if !self.bridges.contains_key(&bridge) {
                     return not_found();
                 }
-                match self.channels.get(&channel) {
-                    None => return refused(400),
-                    Some(live) if !live.in_application => return refused(422),
-                    Some(_) => {}
+                let Some(live) = self.channels.get(&channel) else {
+                    // One that dies at this moment is put there, and isn't there.
+                    return if self.is_hurt(2) { Ok(Found::Nothing) } else { refused(400) };
+                };
+                // Or it is just entering our application.
+                if !live.in_application || self.is_hurt(300) {
+                    return refused(422);
                 }
                 self.leave_bridge(&channel);
                 let live = self.channels.get_mut(&channel).expect("it is there");
@@ -219,16 +240,23 @@ impl Asterisk {
                 self.create_leg(&channel, story, &endpoint);
                 return Ok(Found::Created);
             }
-            Command::Dial { channel, timeout_seconds } => match self.channels.get(&channel) {
-                None => return not_found(),
-                Some(live) if live.leg.as_ref().is_none_or(|leg| leg.dialled) => {
+            Command::Dial { channel, timeout_seconds } => {
+                let Some(live) = self.channels.get(&channel) else { return not_found() };
+                if live.leg.as_ref().is_none_or(|leg| leg.dialled) {
                     return refused(409);
                 }
-                Some(_) => self.dial_leg(&channel, timeout_seconds),
-            },
+                // It is just entering our application.
+                if self.is_hurt(300) {
+                    return refused(409);
+                }
+                self.dial_leg(&channel, timeout_seconds);
+            }
             Command::Answer(channel) => {
                 if !self.channels.contains_key(&channel) {
                     return not_found();
+                }
+                if self.is_hurt(40) {
+                    return refused([412, 500][self.luck.random_range(0..2)]);
                 }
                 self.answer_caller(&channel);
             }
