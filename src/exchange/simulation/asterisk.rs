@@ -43,6 +43,8 @@ pub struct Asterisk {
     pub luck: SmallRng,
     /// Whether anything goes wrong that isn't a person's doing.
     pub is_unreliable: bool,
+    /// Nothing of the kind has gone wrong, and nothing will.
+    pub is_calm: bool,
     /// How much has happened.
     pub steps: u64,
     /// Of everything that has happened, in order.
@@ -169,6 +171,7 @@ impl Asterisk {
             checks,
             luck: SmallRng::seed_from_u64(seed),
             is_unreliable: true,
+            is_calm: false,
             steps: 0,
             digest: 0,
             began,
@@ -387,7 +390,22 @@ impl Asterisk {
             channel.alone_for = if alone { channel.alone_for + u32::from(sees) } else { 0 };
             self.checks.must_not_stay_alone(&id, channel.alone_for);
         }
+        if self.is_calm {
+            self.look_for_what_is_left();
+        }
         self.plan(500, Happening::LooksAround);
+    }
+
+    /// Looks for what nobody needs any more.
+    fn look_for_what_is_left(&mut self) {
+        for (id, channel) in &self.channels {
+            self.checks.must_not_outlive_its_caller(id, channel.story, self.now);
+        }
+        for bridge in self.bridges.keys() {
+            if let Some(story) = self.bridge_stories.get(bridge) {
+                self.checks.must_not_outlive_its_caller(bridge, *story, self.now);
+            }
+        }
     }
 
     /// Nobody is there to talk to, or to wait for.

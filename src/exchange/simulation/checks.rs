@@ -69,6 +69,11 @@ pub struct Report {
 /// drops out of a bridge is put back when two audits in a row have found it, which is
 /// after 30 seconds, and later where the answer to an audit is lost.
 const ALONE_MOST: u32 = 80;
+/// For as long as a call is taken down.
+const OUTLIVES_MS: Moment = 1_000;
+/// What one mishap leaves on the switch at most, that has to be mended: a caller's leg, a
+/// client's and their bridge.
+const LEFT_BEHIND: u64 = 3;
 
 impl Checks {
     pub fn new(town: Arc<Town>, began: Timestamp) -> Self {
@@ -314,6 +319,15 @@ impl Checks {
         }
     }
 
+    /// Where nothing goes wrong, whatever was a caller's is gone soon after the caller.
+    pub fn must_not_outlive_its_caller(&mut self, what: &str, story: usize, now: Moment) {
+        let story = &self.stories[story];
+        if story.left.is_some_and(|left| left + OUTLIVES_MS < now) {
+            let story = story.clone();
+            self.fail(|| format!("{what} is still there at {now}: {story:?}"));
+        }
+    }
+
     // --- the end ---
 
     /// Every caller has one record, and it says what happened.
@@ -376,6 +390,25 @@ impl Checks {
             .collect();
         if counted != expected {
             self.fail(|| format!("counted were {counted:?}, and the records say {expected:?}"));
+        }
+    }
+
+    /// What had to be mended is what was left behind by something that went wrong.
+    pub fn drift_must_be_explained(&mut self, figures: &str) {
+        self.note_defects();
+        let drift: u64 = figures
+            .lines()
+            .filter(|line| line.starts_with("capconduit_drift_total{"))
+            .filter_map(|line| line.rsplit_once(' '))
+            .map(|(_, count)| count.parse::<u64>().expect("a whole number"))
+            .sum();
+        let hidden: usize = self.stories.iter().map(Story::times_hidden).sum();
+        let Report { commands_hurt, dropped_out, hangs, .. } = self.report;
+        // A hang hurts every command that is under way.
+        let (hung, defects) = (hangs * self.stories.len() as u64, self.cut_off.len() as u64);
+        let mishaps = hidden as u64 + commands_hurt + dropped_out + defects + hung;
+        if drift > mishaps * LEFT_BEHIND {
+            self.fail(|| format!("{drift} differences were mended after {mishaps} mishaps"));
         }
     }
 
@@ -446,6 +479,8 @@ impl Report {
             self.exact,
             self.dialled,
             self.full,
+            self.whole,
+            self.calm,
             self.kills,
             self.crashes_of_asterisk,
             self.hangs,
@@ -494,5 +529,63 @@ impl fmt::Display for Report {
             self.alone_most,
             self.steps,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::SmallRng;
+
+    use super::*;
+    use crate::exchange::simulation::town::NUMBERS;
+
+    const LEG: &str = "0199c3d4-0000-7000-8000-000000000001-b1";
+
+    /// With one caller, whose client is about to be dialled.
+    fn checks() -> Checks {
+        let town = Arc::new(Town::build(&mut SmallRng::seed_from_u64(1)));
+        let mut checks = Checks::new(town, "2026-03-02T10:05:00Z".parse().unwrap());
+        let caller = Caller { arrives: 0, number: NUMBERS[0], patience_ms: 9_000, talk_ms: 9_000 };
+        let story = checks.begin_story(caller);
+        checks.entered(story, 10);
+        checks.leg_made(story, LEG, 20);
+        checks
+    }
+
+    #[test]
+    fn a_client_is_dialled_for_one_who_waits_and_never_for_one_who_talks() {
+        for talks in [false, true] {
+            let mut checks = checks();
+            if talks {
+                checks.heard(0, 15, 9_000, None);
+            }
+            checks.dialled(0, LEG, "endpoint-1", &[]);
+            assert_eq!(checks.broken.is_some(), talks, "{:?}", checks.broken);
+        }
+    }
+
+    #[test]
+    fn a_difference_that_nothing_explains_is_found() {
+        let figures = "capconduit_drift_total{kind=\"call_apart\"} 1\n";
+        for is_explained in [false, true] {
+            let mut checks = checks();
+            if is_explained {
+                checks.lose(0, 100);
+            }
+            checks.drift_must_be_explained(figures);
+            assert_eq!(checks.broken.is_none(), is_explained, "{:?}", checks.broken);
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_one_who_left_is_found() {
+        for (now, is_left) in [(1_900, false), (2_100, true)] {
+            let mut checks = checks();
+            checks.must_not_outlive_its_caller(LEG, 0, 99_000);
+            checks.left(0, 1_000);
+            checks.must_not_outlive_its_caller(LEG, 0, now);
+            assert_eq!(checks.broken.is_some(), is_left, "{:?}", checks.broken);
+        }
     }
 }

@@ -42,6 +42,8 @@ struct World {
     luck: SmallRng,
     began: Timestamp,
     defect: Option<u32>,
+    /// Nothing goes wrong in it.
+    is_calm: bool,
     folder: TempDir,
 }
 
@@ -73,7 +75,7 @@ impl Episode {
         if self.is_told {
             world.switch.lock().tell();
         }
-        let kills = [0, 1, 1, 2, 3][world.luck.random_range(0..5)];
+        let kills = if world.is_calm { 0 } else { [0, 1, 1, 2, 3][world.luck.random_range(0..5)] };
         for _ in 0..kills {
             let steps = world.luck.random_range(1..1_500);
             world.live(Some(steps));
@@ -98,14 +100,18 @@ impl World {
         let callers = luck.random_range(20..60);
         let callers: Vec<_> =
             (0..callers).map(|_| Caller::invent(&mut luck, ARRIVALS_MS)).collect();
-        let trouble = luck.random_range(0..4);
+        let is_calm = luck.random_ratio(1, 8);
+        let trouble = if is_calm { 0 } else { luck.random_range(0..4) };
         {
             let mut asterisk = switch.lock();
             asterisk.expect(callers);
             asterisk.expect_trouble(TROUBLE_MS, trouble);
+            (asterisk.is_calm, asterisk.is_unreliable) = (is_calm, !is_calm);
+            asterisk.checks.report.calm = u64::from(is_calm);
         }
         let vault = Arc::new(Vault::new(luck.random(), began, &mut luck));
-        Self { town, switch, vault, luck, began, defect: None, folder: folder_in_memory() }
+        let folder = folder_in_memory();
+        Self { town, switch, vault, luck, began, defect: None, is_calm, folder }
     }
 
     fn is_broken(&self) -> bool {
@@ -119,7 +125,8 @@ impl World {
             Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let seed = self.luck.random();
         // One call in some lives is cut off; what is seen of it is known to nobody.
-        self.defect = self.luck.random_ratio(1, 4).then(|| self.luck.random_range(0..600));
+        let has_defect = !self.is_calm && self.luck.random_ratio(1, 4);
+        self.defect = has_defect.then(|| self.luck.random_range(0..600));
         runtime.block_on(async {
             let (began, since) = {
                 let asterisk = self.switch.lock();
@@ -201,6 +208,9 @@ impl World {
         loop {
             sleep(Duration::from_secs(1)).await;
             let mut asterisk = self.switch.lock();
+            if self.is_calm {
+                asterisk.must_not("holds have no call", holds_without_call(&exchange));
+            }
             if asterisk.now > TROUBLE_MS {
                 asterisk.is_unreliable = false;
                 if asterisk.is_quiet() && exchange.live.is_empty() {
@@ -230,8 +240,14 @@ impl World {
             self.switch.lock().must_not(what, count);
         }
         let figures = metrics.text(&Moment::default());
-        self.switch.lock().checks.figures_must_be_right(&figures, &self.vault.records());
+        self.figures_must_be_right(&figures);
         exchange.stop().await;
+    }
+
+    fn figures_must_be_right(&self, figures: &str) {
+        let checks = &mut self.switch.lock().checks;
+        checks.figures_must_be_right(figures, &self.vault.records());
+        checks.drift_must_be_explained(figures);
     }
 
     /// It was killed; the world goes on without it for a while.
@@ -268,6 +284,11 @@ impl World {
             ..asterisk.checks.report.clone()
         }
     }
+}
+
+fn holds_without_call(exchange: &Exchange) -> usize {
+    let held = exchange.keeper.live_calls();
+    held.into_iter().filter(|call| exchange.live.get(*call).is_none()).count()
 }
 
 /// Lets the agenda happen, in simulated time.
