@@ -103,8 +103,8 @@ pub struct Machine {
     state: State,
     caller: Caller,
     leg: Option<Leg>,
-    /// The ledger's answer is outstanding.
-    reserving: bool,
+    /// When the ledger was asked, as long as its answer is outstanding.
+    asked_at: Option<Timestamp>,
     /// The next client is to be asked as soon as events flow.
     awaits_events: bool,
     /// The answered attempt's unit of volume is used.
@@ -151,7 +151,7 @@ impl Machine {
             state: State::Routing,
             caller: Caller::Waiting,
             leg: None,
-            reserving: false,
+            asked_at: None,
             awaits_events: false,
             settled: false,
             stray: None,

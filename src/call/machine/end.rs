@@ -116,7 +116,7 @@ impl Machine {
         let over = self.state == State::Ending
             && self.caller == Caller::Gone
             && self.leg.is_none()
-            && !self.reserving;
+            && self.asked_at.is_none();
         if !over {
             return;
         }

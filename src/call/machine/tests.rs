@@ -369,7 +369,10 @@ impl World {
             !matches!(effect, Effect::Reserve(_) | Effect::Settle(_) | Effect::Release(_))
         };
         assert_eq!(self.effects.iter().find(asked_of_switch).map(drop), None, "{:?}", self.effects);
-        assert!(self.machine.is_closed() || self.machine.reserving, "it ends there and then");
+        assert!(
+            self.machine.is_closed() || self.machine.asked_at.is_some(),
+            "it ends there and then"
+        );
     }
 
     fn something_odd(&mut self) {
@@ -701,6 +704,22 @@ fn while_nothing_is_heard_no_other_client_is_asked() {
     assert_eq!(asked_for(&machine.handle(at, gone)), None);
     assert_eq!(asked_for(&machine.handle(at, Input::Recheck)), Some(2));
     assert_eq!(asked_for(&machine.handle(at, Input::Recheck)), None, "once");
+}
+
+#[test]
+fn a_call_counts_in_the_windows_that_it_was_asked_for() {
+    let Decision::Offer(offer) = offer(1, Strategy::Priority) else { panic!("it is one") };
+    let first = offer.links[0].clone();
+    let mut machine = Machine::new(record(), Decision::Offer(offer));
+    let asked: Timestamp = "2026-11-22T23:59:59.900Z".parse().unwrap();
+    let effects = machine.handle(asked, Input::Started);
+    assert_eq!(asked_for(&effects), Some(first.id.0));
+    let granted = Some(first.id);
+    let verdict =
+        Verdict { rotated_by: 0, cursor: None, refusals: Vec::new(), granted, within_share: false };
+    let answered = asked + chrono::TimeDelta::milliseconds(200);
+    machine.handle(answered, Input::Verdict { attempt: 1, verdict: Some(verdict) });
+    assert_eq!(machine.record().attempts[0].held_at, asked, "the day before");
 }
 
 #[test]
