@@ -135,6 +135,8 @@ pub struct Machine {
     found: Found,
     /// Events don't flow: what a check finds is true now, and may change unheard.
     blind: bool,
+    /// When we hung up a talk of which it wasn't known whether it still was one.
+    hung_up_unseen: Option<Timestamp>,
     effects: Vec<Effect>,
 }
 
@@ -168,6 +170,7 @@ impl Machine {
             unseen_since: None,
             found: Found::default(),
             blind: false,
+            hung_up_unseen: None,
             effects: Vec::new(),
         }
     }

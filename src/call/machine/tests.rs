@@ -604,6 +604,33 @@ fn a_client_who_left_unheard_is_not_billed_because_the_caller_stayed() {
 }
 
 #[test]
+fn a_hang_up_while_nothing_is_heard_bills_the_silence_only_if_both_talked_on() {
+    let left = Input::CallerMissing;
+    let leg_left = Input::LegGone { attempt: 1, cause: None, sip: None };
+    let (caller_is_up, leg_is_up) = (Input::CallerAnswered, Input::LegAnswered { attempt: 1 });
+    let findings = [
+        ([caller_is_up.clone(), leg_is_up.clone()], true),
+        ([left.clone(), leg_is_up], false),
+        ([caller_is_up, leg_left.clone()], false),
+    ];
+    for (found, talked_on) in findings {
+        let (mut machine, heard, later) = unheard();
+        let effects = machine.handle(later, Input::HangUp { told: None });
+        let place = |wanted: fn(&Effect) -> bool| effects.iter().position(wanted).unwrap();
+        let looks = place(|effect| matches!(effect, Effect::CheckCaller))
+            .max(place(|effect| matches!(effect, Effect::CheckLeg { .. })));
+        assert!(looks < place(|effect| matches!(effect, Effect::HangUpLeg { .. })));
+        for input in found.into_iter().chain([leg_left.clone(), left.clone()]) {
+            machine.handle(later, input);
+        }
+        let end = machine.record().end.unwrap();
+        let due =
+            if talked_on { (later, Outcome::ANSWERED) } else { (heard, Outcome::INTERRUPTED_TALK) };
+        assert_eq!((end.at, end.outcome), due);
+    }
+}
+
+#[test]
 fn what_was_found_before_events_flow_again_is_looked_at_once_more() {
     let (mut machine, heard, later) = unheard();
     machine.handle(later, Input::CallerAnswered);

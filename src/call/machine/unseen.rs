@@ -21,9 +21,13 @@ impl Machine {
             return;
         }
         if let Some(found) = self.found_up(at, input) {
+            let both = self.found.caller.is_some() && self.found.leg.is_some();
             self.found = Found::default();
             self.unseen_since = self.blind.then_some(found);
             self.note_unseen(self.unseen_since);
+            if both {
+                self.talked_on();
+            }
         }
     }
 
