@@ -631,6 +631,25 @@ fn a_hang_up_while_nothing_is_heard_bills_the_silence_only_if_both_talked_on() {
 }
 
 #[test]
+fn an_adopted_call_whose_legs_were_being_taken_down_is_looked_at_before_they_are_gone() {
+    let (mut machine, snapshot) = held();
+    let at = machine.record().started_at;
+    machine.handle(at, Input::LegEntered { attempt: 1 });
+    let effects = machine.handle(at, Input::HangUp { told: None });
+    let saved = effects.iter().find_map(|effect| match effect {
+        Effect::Save(record) => Some((**record).clone()),
+        _ => None,
+    });
+    let mut machine = adopt::machine(saved.unwrap(), &snapshot, at);
+    let effects = machine.handle(at, Input::Started);
+    let looked = effects.iter().position(|effect| matches!(effect, Effect::CheckCaller));
+    let hung_up = effects.iter().position(|effect| matches!(effect, Effect::HangUpLeg { .. }));
+    assert!(looked.unwrap() < hung_up.unwrap(), "{effects:?}");
+    machine.handle(at, Input::CallerAnswered);
+    assert!(machine.record().answered_at.is_some(), "it was answered just before");
+}
+
+#[test]
 fn what_was_found_before_events_flow_again_is_looked_at_once_more() {
     let (mut machine, heard, later) = unheard();
     machine.handle(later, Input::CallerAnswered);
