@@ -63,7 +63,7 @@ impl Machine {
             self.talk(at, attempt);
         } else {
             self.state = State::Answering;
-            self.effects.push(Effect::AnswerCaller);
+            self.effects.push(Effect::AnswerCaller { attempt });
             self.effects.push(Effect::Arm(Timer::Answer(attempt), ANSWER));
         }
     }

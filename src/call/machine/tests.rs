@@ -212,25 +212,21 @@ impl World {
             Effect::HangUpLeg { attempt, .. } => self.end_leg(attempt, None),
             // The answer was lost, and perhaps the command.
             Effect::DetachLeg { .. } if self.choose(8) == 7 => {}
-            Effect::DetachLeg { attempt } => {
-                let answered = self.legs.get_mut(&attempt).is_some_and(|leg| {
+            Effect::DetachLeg { attempt } => match self.leg_that_is_there(attempt) {
+                Some(leg) => {
                     leg.detached = true;
-                    leg.up && !leg.gone
-                });
-                self.give(Input::LegDetached { attempt, answered });
-            }
+                    let answered = leg.up;
+                    self.give(Input::LegDetached { attempt, answered });
+                }
+                None => self.give(Input::LegGone { attempt, cause: None, sip: None }),
+            },
             Effect::JoinLeg { attempt } => {
                 if let Some(leg) = self.legs.get_mut(&attempt) {
                     leg.detached = false;
                 }
             }
             Effect::HangUpCaller { .. } => self.caller_leaves(),
-            Effect::AnswerCaller => {
-                if !self.caller_gone && !self.caller_up {
-                    self.caller_up = true;
-                    self.happen(Input::CallerAnswered);
-                }
-            }
+            Effect::AnswerCaller { attempt } => self.answer_caller(attempt),
             Effect::CheckCaller => self.give(match (self.caller_gone, self.caller_up) {
                 (true, _) => Input::CallerMissing,
                 (_, true) => Input::CallerAnswered,
@@ -248,6 +244,24 @@ impl World {
             },
             Effect::DestroyBridge => self.bridge_destroyed = true,
             Effect::Arm(..) | Effect::Save(_) | Effect::Show(..) | Effect::Close => unreachable!(),
+        }
+    }
+
+    fn leg_that_is_there(&mut self, attempt: u32) -> Option<&mut SimLeg> {
+        self.legs.get_mut(&attempt).filter(|leg| !leg.gone)
+    }
+
+    /// As the hands do: to a client who is there, and to nobody else.
+    fn answer_caller(&mut self, attempt: u32) {
+        match self.leg_that_is_there(attempt).copied() {
+            None => self.give(Input::LegGone { attempt, cause: None, sip: None }),
+            Some(SimLeg { up: true, detached: false, .. })
+                if !self.caller_gone && !self.caller_up =>
+            {
+                self.caller_up = true;
+                self.happen(Input::CallerAnswered);
+            }
+            Some(_) => {}
         }
     }
 

@@ -45,8 +45,8 @@ impl Machine {
             }
             (Timer::Answer(attempt), State::Answering) if self.is_leg(attempt) => {
                 let gone = self.leg.is_some_and(|leg| leg.gone.is_some());
-                let remedy = if gone { Effect::CheckCaller } else { Effect::AnswerCaller };
-                self.effects.push(remedy);
+                let answer = Effect::AnswerCaller { attempt };
+                self.effects.push(if gone { Effect::CheckCaller } else { answer });
                 self.effects.push(Effect::Arm(Timer::Answer(attempt), ANSWER));
             }
             (Timer::Settle(attempt), State::Talking) if self.is_leg(attempt) => {

@@ -122,7 +122,10 @@ pub enum Effect {
     HangUpCaller {
         cause: i32,
     },
-    AnswerCaller,
+    /// Answers the caller, if the client is up and in the bridge.
+    AnswerCaller {
+        attempt: u32,
+    },
     CheckCaller,
     CheckLeg {
         attempt: u32,
