@@ -78,6 +78,13 @@ impl Leg {
     const fn new(attempt: u32) -> Self {
         Self { attempt, entered: false, gone: None, unheard: false, idle: false }
     }
+
+    /// An event knows when and why; a look, which may come after it, only that it is so.
+    fn note_gone(&mut self, gone: Gone) {
+        if self.gone.is_none_or(|known| known.cause.is_none()) {
+            self.gone = Some(gone);
+        }
+    }
 }
 
 /// When the legs of an answered call were found to be up.
@@ -105,8 +112,8 @@ pub struct Machine {
     leg: Option<Leg>,
     /// When the ledger was asked, as long as its answer is outstanding.
     asked_at: Option<Timestamp>,
-    /// The next client is to be asked as soon as events flow.
-    awaits_events: bool,
+    /// The next client is to be asked as soon as events flow and the caller is found waiting.
+    awaits_caller: bool,
     /// The answered attempt's unit of volume is used.
     settled: bool,
     /// One that an audit found last, and that the call has given up on.
@@ -154,7 +161,7 @@ impl Machine {
             caller: Caller::Waiting,
             leg: None,
             asked_at: None,
-            awaits_events: false,
+            awaits_caller: false,
             settled: false,
             stray: None,
             bridge: false,
@@ -281,9 +288,6 @@ impl Machine {
                 self.found = Found::default();
                 self.blind = false;
                 self.recheck();
-                if std::mem::take(&mut self.awaits_events) && self.state == State::Routing {
-                    self.next(at);
-                }
             }
             Input::SwitchRestarted => self.on_switch_restarted(at),
             Input::Unseen { since } => {

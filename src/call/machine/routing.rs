@@ -1,7 +1,7 @@
 //! Who is asked next, and holding capacity for it.
 
-use super::waiting::SETUP;
-use super::{Effect, Leg, Machine, State, Timer};
+use super::waiting::{ANSWER, SETUP};
+use super::{Caller, Effect, Leg, Machine, State, Timer};
 use crate::call::outcome::Outcome;
 use crate::call::record::Attempt;
 use crate::capacity::{HoldId, Request, Turn, Verdict};
@@ -106,11 +106,14 @@ impl Machine {
             self.rebridge = true;
         }
         match self.offer().map(Offer::later_turn) {
+            // Who has heard one client's answer is not offered to another.
+            _ if self.caller == Caller::Answered => self.nobody_left(at),
             // A leg that is made while nobody hears of it ends at once.
             Some(_) if !self.left.is_empty() && self.blind => {
                 self.state = State::Routing;
-                self.awaits_events = true;
+                self.awaits_caller = true;
                 self.effects.push(Effect::Show(LiveState::Routing, self.routed_since(at)));
+                self.effects.push(Effect::Arm(Timer::Next, ANSWER));
             }
             Some(turn) if !self.left.is_empty() => self.reserve(at, turn),
             _ => self.nobody_left(at),

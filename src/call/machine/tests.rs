@@ -139,7 +139,7 @@ impl World {
                 self.perform_next();
             }
             while let Some(event) = self.events.pop() {
-                self.give(event);
+                self.tell(event);
             }
             self.fire_next_timer();
             self.give(Input::Recheck);
@@ -170,6 +170,10 @@ impl World {
                         assert!(
                             !self.told_caller_gone,
                             "a client was dialled for a caller who left"
+                        );
+                        assert!(
+                            self.machine.caller != Caller::Answered,
+                            "a client was dialled for a caller who had been answered"
                         );
                     }
                     self.effects.push_back(other);
@@ -298,6 +302,16 @@ impl World {
         }
         let place = usize::from(self.choose(4)).min(self.events.len() - 1);
         let event = self.events.remove(place);
+        self.tell(event);
+    }
+
+    /// As the registry does: the end of a leg that is up says first that it was answered.
+    fn tell(&mut self, event: Input) {
+        if let Input::LegGone { attempt, cause: Some(_), .. } = event
+            && self.legs.get(&attempt).is_some_and(|leg| leg.up)
+        {
+            self.give(Input::LegAnswered { attempt });
+        }
         self.give(event);
     }
 
@@ -738,7 +752,9 @@ fn a_call_that_an_earlier_run_left_between_two_clients_goes_on_with_the_next() {
     let effects = machine.handle(at, Input::Started);
     assert!(effects.iter().any(|effect| matches!(effect, Effect::CheckCaller)));
     assert_eq!(asked_for(&effects), None, "nobody would hear of its leg");
-    assert_eq!(asked_for(&machine.handle(at, Input::Recheck)), Some(2));
+    assert_eq!(asked_for(&machine.handle(at, Input::CallerWaiting)), None, "nor yet now");
+    assert_eq!(asked_for(&machine.handle(at, Input::Recheck)), None, "the caller may have left");
+    assert_eq!(asked_for(&machine.handle(at, Input::CallerWaiting)), Some(2));
 }
 
 #[test]
@@ -761,9 +777,116 @@ fn while_nothing_is_heard_no_other_client_is_asked() {
     machine.handle(at, Input::Timer(Timer::Ring(1)));
     machine.handle(at, Input::LegDetached { attempt: 1, answered: false });
     let gone = Input::LegGone { attempt: 1, cause: Some(19), sip: None };
-    assert_eq!(asked_for(&machine.handle(at, gone)), None);
-    assert_eq!(asked_for(&machine.handle(at, Input::Recheck)), Some(2));
-    assert_eq!(asked_for(&machine.handle(at, Input::Recheck)), None, "once");
+    let effects = machine.handle(at, gone);
+    assert_eq!(asked_for(&effects), None);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Arm(Timer::Next, _))));
+    machine.handle(at, Input::Recheck);
+    // The answer to the first look may be lost.
+    let effects = machine.handle(at, Input::Timer(Timer::Next));
+    assert!(matches!(effects[..], [Effect::CheckCaller, Effect::Arm(Timer::Next, _)]));
+    assert_eq!(asked_for(&machine.handle(at, Input::CallerWaiting)), Some(2));
+    machine.handle(at, Input::Recheck);
+    assert_eq!(asked_for(&machine.handle(at, Input::CallerWaiting)), None, "once");
+    assert!(machine.handle(at, Input::Timer(Timer::Next)).is_empty());
+}
+
+#[test]
+fn no_other_client_is_asked_for_a_caller_who_has_been_answered() {
+    let refused = Input::LegGone { attempt: 1, cause: Some(21), sip: Some(603) };
+    let granted = |machine: &Machine| {
+        let granted = machine.left.first().map(|link| link.id);
+        let refusals = Vec::new();
+        let verdict =
+            Verdict { rotated_by: 0, cursor: None, refusals, granted, within_share: false };
+        Input::Verdict { attempt: 2, verdict: Some(verdict) }
+    };
+    // While room is asked for.
+    let mut machine = ringing();
+    let at = machine.record().started_at;
+    assert_eq!(asked_for(&machine.handle(at, refused.clone())), Some(2));
+    let effects = machine.handle(at, Input::CallerAnswered);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::HangUpCaller { .. })));
+    let verdict = granted(&machine);
+    let effects = machine.handle(at, verdict);
+    assert!(matches!(effects[..], [Effect::Release(_)]), "{effects:?}");
+    // While its leg is made.
+    let mut machine = ringing();
+    machine.handle(at, refused.clone());
+    let verdict = granted(&machine);
+    machine.handle(at, verdict);
+    machine.handle(at, Input::CallerAnswered);
+    let effects = machine.handle(at, Input::LegEntered { attempt: 2 });
+    assert!(matches!(effects[..], [Effect::HangUpLeg { attempt: 2, .. }]), "{effects:?}");
+    // As the first refuses, however the caller came to be answered.
+    let mut machine = ringing();
+    machine.handle(at, Input::CallerAnswered);
+    let effects = machine.handle(at, refused);
+    assert_eq!(asked_for(&effects), None);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::HangUpCaller { .. })));
+    assert_eq!(machine.record().answered_at, None, "who refuses has no call");
+}
+
+#[test]
+fn a_talk_that_began_unheard_is_sold_whoever_is_first_heard_to_end_it() {
+    let gone = Input::LegGone { attempt: 1, cause: Some(16), sip: None };
+    let leg_ends = [Input::LegAnswered { attempt: 1 }, gone];
+    let caller_ends = [Input::CallerAnswered, Input::CallerGone];
+    let orders = [
+        (leg_ends.to_vec(), vec![Input::CallerAnswered]),
+        (leg_ends.to_vec(), caller_ends.to_vec()),
+        (caller_ends.to_vec(), leg_ends.to_vec()),
+    ];
+    for (heard, then) in orders {
+        let mut machine = ringing();
+        let at = machine.record().started_at;
+        machine.handle(at, Input::Unseen { since: at });
+        let mut effects = machine.handle(at, Input::Recheck);
+        for input in heard.into_iter().chain(then) {
+            effects.extend(machine.handle(at, input));
+        }
+        effects.extend(machine.handle(at, Input::Timer(Timer::Settle(1))));
+        assert_eq!(asked_for(&effects), None);
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::Settle(_))), "{effects:?}");
+        assert!(machine.record().answered_attempt().is_some());
+    }
+}
+
+#[test]
+fn whether_a_caller_who_left_unseen_was_answered_is_not_known_from_an_answered_client() {
+    let mut machine = ringing();
+    let heard = machine.record().started_at;
+    let later = heard + chrono::TimeDelta::seconds(60);
+    machine.handle(heard, Input::Unseen { since: heard });
+    machine.handle(later, Input::Recheck);
+    machine.handle(later, Input::LegAnswered { attempt: 1 });
+    machine.handle(later, Input::LegGone { attempt: 1, cause: Some(16), sip: None });
+    machine.handle(later, Input::CallerMissing);
+    let end = machine.record().end.unwrap();
+    assert_eq!((end.outcome, end.at), (Outcome::INTERRUPTED, heard));
+}
+
+#[test]
+fn an_adopted_leg_that_answers_as_it_is_hung_up_to_be_made_anew_has_the_call() {
+    let (mut machine, now) = adopted_and_heard(chrono::TimeDelta::milliseconds(100));
+    machine.handle(now, Input::LegIdle { attempt: 1 });
+    machine.handle(now, Input::CallerAnswered);
+    machine.handle(now, Input::LegAnswered { attempt: 1 });
+    let gone = Input::LegGone { attempt: 1, cause: Some(16), sip: None };
+    assert_eq!(asked_for(&machine.handle(now, gone)), None);
+    machine.handle(now, Input::Timer(Timer::Settle(1)));
+    machine.handle(now, Input::CallerGone);
+    assert_eq!(machine.record().end.unwrap().outcome, Outcome::ANSWERED);
+}
+
+#[test]
+fn a_client_who_was_rung_for_a_caller_who_is_up_already_has_not_answered() {
+    let mut machine = ringing();
+    let at = machine.record().started_at;
+    machine.handle(at, Input::CallerAnswered);
+    machine.handle(at, Input::Timer(Timer::Ring(1)));
+    let effects = machine.handle(at, Input::LegDetached { attempt: 1, answered: false });
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::HangUpLeg { attempt: 1, .. })));
+    assert_eq!(machine.record().answered_at, None);
 }
 
 #[test]

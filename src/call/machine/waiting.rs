@@ -52,6 +52,12 @@ impl Machine {
             (Timer::Settle(attempt), State::Talking) if self.is_leg(attempt) => {
                 self.leg_had_gone();
             }
+            (Timer::Next, State::Routing) if self.awaits_caller => {
+                if !self.blind {
+                    self.effects.push(Effect::CheckCaller);
+                }
+                self.effects.push(Effect::Arm(timer, ANSWER));
+            }
             // The answer may be lost.
             (Timer::Gone(attempt), _) if self.awaits_end_of(attempt) => {
                 self.effects.push(Effect::CheckLeg { attempt });

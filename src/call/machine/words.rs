@@ -151,6 +151,8 @@ pub enum Timer {
     Answer(u32),
     /// Had the caller's hang-up met the answer, it would be known by now.
     Settle(u32),
+    /// The caller, for whom the next client is to be asked, should have been found by now.
+    Next,
     /// The leg should be gone by now.
     Gone(u32),
     /// The caller hung up, and its leg should be gone by now.
