@@ -264,13 +264,21 @@ impl Asterisk {
     }
 
     /// The answered client in the same bridge.
-    fn client_beside(&self, caller: &str) -> Option<String> {
+    pub(super) fn client_beside(&self, caller: &str) -> Option<String> {
         let bridge = self.channels.get(caller)?.bridge.as_ref()?;
         let is_answered = |id: &&String| {
             let channel = &self.channels[*id];
             channel.leg.is_some() && channel.state == ChannelState::Up
         };
         self.bridges.get(bridge)?.iter().find(is_answered).cloned()
+    }
+
+    /// The service looks at a leg, and knows whether its client is there to talk to.
+    pub(super) fn note_client_seen(&mut self, leg: &str) {
+        let Some(channel) = self.channels.get(leg) else { return };
+        if channel.leg.is_some() && channel.bridge.is_some() && channel.state == ChannelState::Up {
+            self.checks.stories[channel.story].client_seen = true;
+        }
     }
 
     pub(super) fn emit_dial(&mut self, id: &str, dialstatus: &str) {
