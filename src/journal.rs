@@ -39,6 +39,7 @@ use crate::call::CallRecord;
 use crate::clock::Timestamp;
 use crate::ids::CallId;
 use crate::telemetry::Metrics;
+use crate::vital::Vital;
 pub use spool::Figures;
 use spool::{Found, Limits, Spool};
 use writer::Writer;
@@ -72,6 +73,8 @@ pub struct Journal {
 
 /// The tasks behind a journal.
 pub struct JournalTasks {
+    /// Whether both of them are sound.
+    pub vital: Vital,
     sync: JoinHandle<()>,
     writer: JoinHandle<()>,
     cancel: CancellationToken,
@@ -121,17 +124,16 @@ impl Journal {
         // and what waits here is an id.
         let (finished, queue) = mpsc::unbounded_channel();
         let writer = Writer { archive, spool: spool.clone(), written, metrics };
-        let writer = tokio::spawn(writer::run(writer, queue));
-        let sync = tokio::spawn(sync_in_groups(
-            spool.clone(),
-            Duration::from_millis(settings.sync_interval_ms),
-            cancel.clone(),
-        ));
+        let vital = Vital::default();
+        let writer = tokio::spawn(vital.part("the record writer", writer::run(writer, queue)));
+        let interval = Duration::from_millis(settings.sync_interval_ms);
+        let sync = sync_in_groups(spool.clone(), interval, cancel.clone());
+        let sync = tokio::spawn(vital.part("the journal's sync", sync));
         let journal = Self { spool, finished };
         let Found { unfinished, finished, last_alive, .. } = found;
         Ok((
             journal,
-            JournalTasks { sync, writer, cancel },
+            JournalTasks { vital, sync, writer, cancel },
             Left { unfinished, finished, last_alive },
         ))
     }
