@@ -10,6 +10,7 @@ mod audit;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use serde::Deserialize;
 use tokio::sync::mpsc::{self, error::TrySendError};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, error, info, warn};
 
@@ -33,7 +34,7 @@ use super::watchdog::{Found, Watchdog};
 use crate::ari::{Channel, ChannelId, ChannelState, Event, EventKind, LegId, Signal};
 use crate::clock::{self, Timestamp};
 use crate::ids::{CallId, Mark};
-use crate::routing::{self, Current, Decision};
+use crate::routing::{self, Current, Decision, Plan, Snapshot, Trace};
 use crate::telemetry::call_span;
 
 /// What others ask of the registry.
@@ -55,6 +56,8 @@ pub enum Request {
 pub struct Registry {
     parts: Arc<Parts>,
     routing: Arc<Current>,
+    /// By what it is decided who should get a call.
+    route: fn(&Snapshot, &str, u32) -> Plan,
     /// Whether events flow from the switch.
     connected: Arc<AtomicBool>,
     tracker: TaskTracker,
@@ -73,7 +76,9 @@ pub struct Registry {
     /// Calls that were lost with their Asterisk and still hold what they held.
     lost: HashSet<CallId>,
     /// Callers who wait until that is free, and until capacity can be held.
-    waiting: VecDeque<(Timestamp, Channel)>,
+    waiting: VecDeque<Waiting>,
+    /// Asterisk has said that it ends, and takes its calls with it.
+    switch_ends: bool,
     /// Events go to another instance for good: when calls were last looked at instead.
     looked_at: Option<Timestamp>,
     /// Set by [`Request::SendBack`], and never taken back.
@@ -84,6 +89,27 @@ pub struct Registry {
     /// What an audit found, if it got an answer; it runs beside the registry.
     audits: (mpsc::Sender<Option<Found>>, mpsc::Receiver<Option<Found>>),
 }
+
+/// A caller whose call isn't begun yet.
+struct Waiting {
+    channel: Channel,
+    /// When it came, by Asterisk's clock.
+    at: Timestamp,
+    /// The same by ours.
+    since: Instant,
+}
+
+/// How a caller comes to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arrival {
+    /// Straight from its carrier.
+    New,
+    /// It has waited for us: many come at once then, and none of them came too much.
+    Waited,
+}
+
+/// With which argument the dialplan hands a caller over who has waited in it.
+const WAITED: &str = "waited";
 
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -99,6 +125,10 @@ const RECENT: usize = 4_096;
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// How often it is seen whether callers who wait can be served.
 const SERVE_INTERVAL: Duration = Duration::from_millis(20);
+/// The longest that they wait because too many calls are in setup.
+const MOST_WAIT: Duration = Duration::from_secs(10);
+/// Asterisk's flag for a hang-up because it ends (`AST_SOFTHANGUP_SHUTDOWN`).
+const SHUTDOWN: i32 = 4;
 /// An audit repeated soon after a connection confirms what the first one saw; one without
 /// an answer has seen nothing.
 const AUDIT_AGAIN: Duration = Duration::from_secs(1);
@@ -116,6 +146,7 @@ impl Registry {
         Self {
             parts,
             routing,
+            route: routing::plan,
             connected,
             tracker,
             settings,
@@ -128,6 +159,7 @@ impl Registry {
             unheard: BTreeSet::new(),
             lost: HashSet::new(),
             waiting: VecDeque::new(),
+            switch_ends: false,
             looked_at: None,
             ending: false,
             closing: false,
@@ -187,13 +219,15 @@ impl Registry {
             }
             Signal::Down { heard } => {
                 self.connected.store(false, Ordering::Release);
+                self.switch_ends = false;
                 self.tell_all(&Input::Unseen { since: heard });
             }
             Signal::Restarted => {
                 // Who waited had a call too, and it ended as the others did.
-                for (at, channel) in std::mem::take(&mut self.waiting) {
+                for Waiting { at, channel, .. } in std::mem::take(&mut self.waiting) {
                     self.begin(at, &channel, false);
                 }
+                self.switch_ends = false;
                 warn!(calls = self.calls.len(), "Asterisk has started anew, without its calls");
                 self.lost = self.calls.keys().copied().collect();
                 // One that starts within the same second gives its channels the same names.
@@ -223,11 +257,13 @@ impl Registry {
     fn on_event(&mut self, Event { at, kind }: Event) {
         self.parts.metrics.ari_event(clock::now() - at);
         match kind {
-            EventKind::StasisStart { channel, .. } => match LegId::parse(channel.id.as_str()) {
+            EventKind::StasisStart { channel, args } => match LegId::parse(channel.id.as_str()) {
                 Some(leg) => self.on_leg_entered(at, leg),
                 None => {
                     self.unheard.remove(&channel.id);
-                    self.on_caller(at, &channel);
+                    let has_waited = args.first().is_some_and(|word| word == WAITED);
+                    let arrival = if has_waited { Arrival::Waited } else { Arrival::New };
+                    self.on_caller(at, &channel, arrival);
                 }
             },
             EventKind::StasisEnd { channel } => {
@@ -279,6 +315,9 @@ impl Registry {
                     None => Some(Input::CallerGone),
                 });
             }
+            EventKind::ChannelHangupRequest { cause: Some(SHUTDOWN), soft: true, .. } => {
+                self.on_switch_ends(at);
+            }
             EventKind::ChannelHangupRequest { .. }
             | EventKind::ChannelUserevent { .. }
             | EventKind::ApplicationReplaced {}
@@ -286,8 +325,20 @@ impl Registry {
         }
     }
 
+    /// Asterisk is ended in order: it hangs up one channel after the other, which says
+    /// nothing of who would have hung up when, and is gone in a moment.
+    fn on_switch_ends(&mut self, at: Timestamp) {
+        if std::mem::replace(&mut self.switch_ends, true) {
+            return;
+        }
+        warn!(calls = self.calls.len(), "Asterisk ends, and its calls with it");
+        for call in self.calls.keys() {
+            self.deliver(*call, at, Input::SwitchRestarted);
+        }
+    }
+
     /// A channel that isn't a leg of ours is a caller.
-    fn on_caller(&mut self, at: Timestamp, channel: &Channel) {
+    fn on_caller(&mut self, at: Timestamp, channel: &Channel, arrival: Arrival) {
         if self.callers.contains_key(&channel.id) || self.recent.contains(&channel.id) {
             return;
         }
@@ -295,11 +346,13 @@ impl Registry {
             self.send_back(channel.id.clone());
             return;
         }
-        if self.may_serve() {
+        let has_place = arrival == Arrival::New || self.closing || !self.is_overloaded();
+        if self.may_serve() && has_place {
             self.serve(at, channel);
         } else {
-            self.waiting.retain(|(_, known)| known.id != channel.id);
-            self.waiting.push_back((at, channel.clone()));
+            self.waiting.retain(|known| known.channel.id != channel.id);
+            let since = Instant::now();
+            self.waiting.push_back(Waiting { channel: channel.clone(), at, since });
         }
     }
 
@@ -309,10 +362,15 @@ impl Registry {
         self.closing || self.lost.is_empty() && self.parts.opened.is_cancelled()
     }
 
-    /// No more at once than may be in setup, however many wait.
+    /// No more at once than may be in setup, however many wait; who has waited for long is
+    /// refused rather than let wait on.
     fn serve_waiting(&mut self) {
-        while self.may_serve() && !self.is_overloaded() {
-            let Some((at, channel)) = self.waiting.pop_front() else { return };
+        while self.may_serve() {
+            let is_overloaded = self.is_overloaded();
+            let is_next = |first: &mut Waiting| !is_overloaded || first.since.elapsed() > MOST_WAIT;
+            let Some(Waiting { at, channel, .. }) = self.waiting.pop_front_if(is_next) else {
+                return;
+            };
             self.serve(at, &channel);
         }
     }
@@ -323,8 +381,9 @@ impl Registry {
 
     /// One who leaves before being served had a call all the same, and a record of it.
     fn waits_no_more(&mut self, caller: &ChannelId) {
-        let place = self.waiting.iter().position(|(_, waiting)| waiting.id == *caller);
-        if let Some((at, channel)) = place.and_then(|place| self.waiting.remove(place)) {
+        let place = self.waiting.iter().position(|waiting| waiting.channel.id == *caller);
+        let waiting = place.and_then(|place| self.waiting.remove(place));
+        if let Some(Waiting { at, channel, .. }) = waiting {
             self.begin(at, &channel, false);
         }
     }
@@ -333,11 +392,21 @@ impl Registry {
         self.begin(at, channel, self.is_overloaded());
     }
 
+    /// Who should get it. A defect in that is this call's alone: its caller is refused.
+    fn plan(&mut self, dialled: &str) -> Plan {
+        let (snapshot, seed, route) = (self.routing.get(), self.luck.random(), self.route);
+        catch_unwind(AssertUnwindSafe(|| route(&snapshot, dialled, seed))).unwrap_or_else(|_| {
+            error!("a call could not be routed because of a defect: its caller is refused");
+            let decision = Decision::Refuse(CallReason::SystemError);
+            Plan { did: None, decision, trace: Trace::default() }
+        })
+    }
+
     fn begin(&mut self, at: Timestamp, channel: &Channel, is_overloaded: bool) {
         let call = clock::new_call_id().led_by(self.mark);
         let dialled =
             clean(&channel.dialplan.exten, limits::DIALLED).unwrap_or_else(|| "unknown".to_owned());
-        let plan = routing::plan(&self.routing.get(), &dialled, self.luck.random());
+        let plan = self.plan(&dialled);
         let record = CallRecord {
             call,
             channel: channel.id.0.clone(),
@@ -422,13 +491,13 @@ impl Registry {
             }
             Request::SendBack => {
                 self.ending = true;
-                for (_, channel) in std::mem::take(&mut self.waiting) {
-                    self.send_back(channel.id);
+                for waiting in std::mem::take(&mut self.waiting) {
+                    self.send_back(waiting.channel.id);
                 }
             }
             Request::HangUpAll => {
                 self.closing = true;
-                for (at, channel) in std::mem::take(&mut self.waiting) {
+                for Waiting { at, channel, .. } in std::mem::take(&mut self.waiting) {
                     self.serve(at, &channel);
                 }
                 self.tell_all(&Input::HangUp { told: None });

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use tracing::warn;
 
-use super::Registry;
+use super::{Arrival, Registry};
 use crate::ari::{ChannelId, LegId};
 use crate::call::machine::Input;
 use crate::call::outcome::cause;
@@ -44,7 +44,7 @@ impl Registry {
         // Of these events told: their calls are over, or are about to begin.
         unserved.retain(|caller| {
             !self.recent.contains(&caller.id)
-                && !self.waiting.iter().any(|(_, waiting)| waiting.id == caller.id)
+                && !self.waiting.iter().any(|waiting| waiting.channel.id == caller.id)
         });
         for call in watchdog::incomplete(found, &expected) {
             self.deliver(call, clock::now(), Input::Recheck);
@@ -61,7 +61,7 @@ impl Registry {
         }
         for caller in unserved {
             self.unheard.insert(caller.id.clone());
-            self.on_caller(clock::now(), &caller);
+            self.on_caller(clock::now(), &caller, Arrival::Waited);
         }
     }
 

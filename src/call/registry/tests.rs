@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::ari::{AriError, Bridge, Done, Switch};
+use crate::call::outcome::Outcome;
 use crate::call::record::tests::record;
 use crate::call::setup::InSetup;
 use crate::capacity::{Keeper, Leases, MemoryLedger};
@@ -159,7 +160,7 @@ async fn a_caller_of_whom_no_record_could_be_kept_is_sent_away_counted_and_told_
     let writer = lines.clone();
     let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
     tracing::subscriber::with_default(log.finish(), || {
-        registry.on_caller(clock::now(), &channel);
+        registry.on_caller(clock::now(), &channel, Arrival::New);
     });
     tracker.close();
     tokio::time::timeout(Duration::from_secs(10), tracker.wait()).await.unwrap();
@@ -218,8 +219,8 @@ async fn callers_wait_for_the_ledger_and_are_then_served_no_more_at_once_than_ma
     let (journal, _tasks) = journal(&folder, 16, metrics.clone());
     let mut registry = registry(Arc::default(), journal, metrics.clone(), one_number(), 2);
     for number in 0..5 {
-        registry.on_caller(clock::now(), &caller(number));
-        registry.on_caller(clock::now(), &caller(number));
+        registry.on_caller(clock::now(), &caller(number), Arrival::New);
+        registry.on_caller(clock::now(), &caller(number), Arrival::New);
     }
     registry.serve_waiting();
     assert_eq!((registry.calls.len(), registry.waiting.len()), (0, 5));
@@ -245,14 +246,110 @@ async fn callers_who_wait_when_asterisk_starts_anew_or_the_service_ends_have_cal
     let (journal, _tasks) = journal(&folder, 16, Arc::default());
     let mut registry = registry(Arc::default(), journal, Arc::default(), one_number(), 2);
     for number in 0..3 {
-        registry.on_caller(clock::now(), &caller(number));
+        registry.on_caller(clock::now(), &caller(number), Arrival::New);
     }
     registry.on_signal(Signal::Restarted);
     assert_eq!((registry.calls.len(), registry.waiting.len()), (3, 0));
     // The new one gives its channels the same names.
-    registry.on_caller(clock::now(), &caller(0));
+    registry.on_caller(clock::now(), &caller(0), Arrival::New);
     assert_eq!((registry.calls.len(), registry.waiting.len()), (3, 1));
     registry.on_request(Request::HangUpAll);
-    registry.on_caller(clock::now(), &caller(1));
+    registry.on_caller(clock::now(), &caller(1), Arrival::New);
     assert_eq!((registry.calls.len(), registry.waiting.len()), (5, 0));
+}
+
+/// A call has found its client, or has none.
+async fn all_set_up(registry: &Registry) {
+    registry.tell_all(&Input::CallerGone);
+    let free = async {
+        while registry.parts.in_setup.count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), free).await.unwrap();
+}
+
+#[tokio::test]
+async fn callers_who_waited_in_the_dialplan_are_served_one_after_the_other_and_others_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let metrics = Arc::<Metrics>::default();
+    let (journal, _tasks) = journal(&folder, 16, metrics.clone());
+    let mut registry = registry(Arc::default(), journal, metrics.clone(), one_number(), 2);
+    registry.parts.opened.cancel();
+    for number in 0..5 {
+        registry.on_caller(clock::now(), &caller(number), Arrival::Waited);
+    }
+    assert_eq!((registry.calls.len(), registry.waiting.len()), (2, 3));
+    registry.serve_waiting();
+    assert_eq!(registry.waiting.len(), 3, "there is no place");
+    all_set_up(&registry).await;
+    registry.serve_waiting();
+    assert_eq!((registry.calls.len(), registry.waiting.len()), (4, 1));
+    let counted = metrics.text(&Moment::default());
+    assert!(counted.contains("\ncapconduit_calls_over_limit_total 0\n"), "{counted}");
+    registry.on_caller(clock::now(), &caller(5), Arrival::New);
+    assert_eq!((registry.calls.len(), registry.waiting.len()), (5, 1));
+    let counted = metrics.text(&Moment::default());
+    assert!(counted.contains("\ncapconduit_calls_over_limit_total 1\n"), "{counted}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_who_has_waited_for_long_is_refused_rather_than_let_wait_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let metrics = Arc::<Metrics>::default();
+    let (journal, _tasks) = journal(&folder, 16, metrics.clone());
+    let mut registry = registry(Arc::default(), journal, metrics.clone(), one_number(), 0);
+    registry.parts.opened.cancel();
+    registry.on_caller(clock::now(), &caller(1), Arrival::Waited);
+    tokio::time::advance(MOST_WAIT).await;
+    registry.serve_waiting();
+    assert_eq!((registry.calls.len(), registry.waiting.len()), (0, 1));
+    tokio::time::advance(SERVE_INTERVAL).await;
+    registry.serve_waiting();
+    assert_eq!((registry.calls.len(), registry.waiting.len()), (1, 0));
+    let counted = metrics.text(&Moment::default());
+    assert!(counted.contains("\ncapconduit_calls_over_limit_total 1\n"), "{counted}");
+}
+
+#[tokio::test]
+async fn a_defect_in_routing_is_one_calls_alone_and_it_has_its_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _tasks) = journal(&folder, 16, Arc::default());
+    let switch = Arc::new(Empty::default());
+    let mut registry = registry(switch.clone(), journal, Arc::default(), one_number(), 2);
+    registry.parts.opened.cancel();
+    // As a panic, but without its words on standard error.
+    registry.route = |_, _, _| std::panic::resume_unwind(Box::new("a defect"));
+    registry.on_caller(clock::now(), &caller(1), Arrival::New);
+    let call = registry.callers[&caller(1).id];
+    registry.tell_all(&Input::CallerGone);
+    assert_eq!(registry.closed.1.recv().await, Some(call));
+    let record = registry.parts.journal.read(&[call]).next().unwrap();
+    assert_eq!(record.end.unwrap().outcome, Outcome::SYSTEM_ERROR);
+    assert_eq!(*switch.0.lock(), [(caller(1).id.0, cause::FAILURE)], "the caller gets a 500");
+}
+
+#[tokio::test]
+async fn an_asterisk_that_says_it_ends_takes_every_call_with_it_at_that_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _tasks) = journal(&folder, 16, Arc::default());
+    let mut registry = registry(Arc::default(), journal, Arc::default(), one_number(), 2);
+    registry.parts.opened.cancel();
+    let (first, second) = (caller(1), caller(2));
+    for channel in [&first, &second] {
+        registry.on_caller(clock::now(), channel, Arrival::New);
+    }
+    let at = clock::now();
+    // The same for each channel; the first says it for all.
+    for _ in 0..2 {
+        let (channel, cause) = (first.clone(), Some(SHUTDOWN));
+        let kind = EventKind::ChannelHangupRequest { channel, cause, soft: true, tech_cause: None };
+        registry.on_event(Event { at, kind });
+    }
+    for _ in [&first, &second] {
+        let call = registry.closed.1.recv().await.unwrap();
+        let record = registry.parts.journal.read(&[call]).next().unwrap();
+        let end = record.end.unwrap();
+        assert_eq!((end.outcome.reason, end.at), (CallReason::Interrupted, at));
+    }
 }

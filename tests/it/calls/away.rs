@@ -18,7 +18,7 @@ const ELSEWHERE: &str = "+15550199001";
 
 /// Takes the service away. A call that comes in the very moment is in the hands of the
 /// one who died.
-async fn leave_asterisk_alone(service: &mut Service) {
+pub(super) async fn leave_asterisk_alone(service: &mut Service) {
     service.kill();
     eventually("Asterisk knows that it is alone", seconds(5), async || {
         let applications = service.ari("applications").await;
