@@ -78,6 +78,13 @@ impl Leg {
     const fn new(attempt: u32) -> Self {
         Self { attempt, entered: false, gone: None, unheard: false, idle: false }
     }
+
+    /// An event knows when and why; a look, which may come after it, only that it is so.
+    fn note_gone(&mut self, gone: Gone) {
+        if self.gone.is_none_or(|known| known.cause.is_none()) {
+            self.gone = Some(gone);
+        }
+    }
 }
 
 /// When the legs of an answered call were found to be up.
@@ -103,10 +110,10 @@ pub struct Machine {
     state: State,
     caller: Caller,
     leg: Option<Leg>,
-    /// The ledger's answer is outstanding.
-    reserving: bool,
-    /// The next client is to be asked as soon as events flow.
-    awaits_events: bool,
+    /// When the ledger was asked, as long as its answer is outstanding.
+    asked_at: Option<Timestamp>,
+    /// The next client is to be asked as soon as events flow and the caller is found waiting.
+    awaits_caller: bool,
     /// The answered attempt's unit of volume is used.
     settled: bool,
     /// One that an audit found last, and that the call has given up on.
@@ -135,6 +142,8 @@ pub struct Machine {
     found: Found,
     /// Events don't flow: what a check finds is true now, and may change unheard.
     blind: bool,
+    /// When we hung up a talk of which it wasn't known whether it still was one.
+    hung_up_unseen: Option<Timestamp>,
     effects: Vec<Effect>,
 }
 
@@ -151,8 +160,8 @@ impl Machine {
             state: State::Routing,
             caller: Caller::Waiting,
             leg: None,
-            reserving: false,
-            awaits_events: false,
+            asked_at: None,
+            awaits_caller: false,
             settled: false,
             stray: None,
             bridge: false,
@@ -168,6 +177,7 @@ impl Machine {
             unseen_since: None,
             found: Found::default(),
             blind: false,
+            hung_up_unseen: None,
             effects: Vec::new(),
         }
     }
@@ -278,9 +288,6 @@ impl Machine {
                 self.found = Found::default();
                 self.blind = false;
                 self.recheck();
-                if std::mem::take(&mut self.awaits_events) && self.state == State::Routing {
-                    self.next(at);
-                }
             }
             Input::SwitchRestarted => self.on_switch_restarted(at),
             Input::Unseen { since } => {

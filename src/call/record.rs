@@ -58,7 +58,7 @@ pub struct Attempt {
     pub client: ClientId,
     pub client_name: String,
     pub client_identifier: String,
-    /// When capacity was taken, which is when the attempt began.
+    /// For when capacity was asked for: the windows that it counts in. The attempt began then.
     pub held_at: Timestamp,
     pub ringing_at: Option<Timestamp>,
     pub answered_at: Option<Timestamp>,

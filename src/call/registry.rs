@@ -268,20 +268,18 @@ impl Registry {
             },
             EventKind::StasisEnd { channel } => {
                 self.waits_no_more(&channel.id);
+                self.tell_if_answered(at, &channel);
                 self.tell(at, &channel.id, |leg| match leg {
                     Some(LegId { attempt, .. }) => Some(Input::LegLeft { attempt }),
                     None => Some(Input::CallerGone),
                 });
             }
             EventKind::ChannelStateChange { channel } => {
+                self.tell_if_answered(at, &channel);
                 self.tell(at, &channel.id, |leg| match (leg, channel.state) {
-                    (Some(leg), ChannelState::Up) => {
-                        Some(Input::LegAnswered { attempt: leg.attempt })
-                    }
                     (Some(leg), ChannelState::Ringing) => {
                         Some(Input::LegRinging { attempt: leg.attempt })
                     }
-                    (None, ChannelState::Up) => Some(Input::CallerAnswered),
                     _ => None,
                 });
             }
@@ -308,6 +306,7 @@ impl Registry {
             }
             EventKind::ChannelDestroyed { channel, cause, tech_cause } => {
                 self.waits_no_more(&channel.id);
+                self.tell_if_answered(at, &channel);
                 self.tell(at, &channel.id, |leg| match leg {
                     Some(LegId { attempt, .. }) => {
                         Some(Input::LegGone { attempt, cause: Some(cause), sip: tech_cause })
@@ -519,6 +518,18 @@ impl Registry {
     }
 
     // --- handing on ---
+
+    /// A channel that is up was answered, and its end says so to whoever hasn't heard of it.
+    fn tell_if_answered(&self, at: Timestamp, channel: &Channel) {
+        if channel.state == ChannelState::Up {
+            self.tell(at, &channel.id, |leg| {
+                Some(match leg {
+                    Some(LegId { attempt, .. }) => Input::LegAnswered { attempt },
+                    None => Input::CallerAnswered,
+                })
+            });
+        }
+    }
 
     fn tell(
         &self,

@@ -69,9 +69,10 @@ impl Machine {
     pub(super) fn go_on(&mut self, at: Timestamp) {
         if let (State::Ending, Some((ended_at, cause))) = (self.state, self.ended) {
             self.effects.push(Effect::Show(LiveState::Ending, ended_at));
+            // Whoever isn't told of an answer has to look, before nothing is there.
+            self.recheck();
             self.take_down(cause);
-            self.effects.push(Effect::Arm(Timer::End, END));
-            return self.recheck();
+            return self.effects.push(Effect::Arm(Timer::End, END));
         }
         let Some(leg) = self.leg else {
             self.recheck();

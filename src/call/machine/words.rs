@@ -122,7 +122,10 @@ pub enum Effect {
     HangUpCaller {
         cause: i32,
     },
-    AnswerCaller,
+    /// Answers the caller, if the client is up and in the bridge.
+    AnswerCaller {
+        attempt: u32,
+    },
     CheckCaller,
     CheckLeg {
         attempt: u32,
@@ -148,6 +151,8 @@ pub enum Timer {
     Answer(u32),
     /// Had the caller's hang-up met the answer, it would be known by now.
     Settle(u32),
+    /// The caller, for whom the next client is to be asked, should have been found by now.
+    Next,
     /// The leg should be gone by now.
     Gone(u32),
     /// The caller hung up, and its leg should be gone by now.

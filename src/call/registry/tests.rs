@@ -353,3 +353,42 @@ async fn an_asterisk_that_says_it_ends_takes_every_call_with_it_at_that_moment()
         assert_eq!((end.outcome.reason, end.at), (CallReason::Interrupted, at));
     }
 }
+
+#[tokio::test]
+async fn the_end_of_a_channel_that_is_up_says_first_that_it_was_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _tasks) = journal(&folder, 16, Arc::default());
+    let mut registry = registry(Arc::default(), journal, Arc::default(), one_number(), 2);
+    let (mailbox_in, mut mailbox) = mpsc::channel(MAILBOX);
+    let call = clock::new_call_id();
+    registry.calls.insert(call, mailbox_in);
+    registry.callers.insert(caller(0).id, call);
+    let leg = LegId { call, attempt: 1 }.to_string();
+    for state in [ChannelState::Ringing, ChannelState::Up] {
+        let leg = Channel { id: ChannelId(leg.clone()), state, ..caller(1) };
+        let caller = Channel { state, ..caller(0) };
+        let (cause, tech_cause) = (cause::NORMAL, None);
+        registry.on_event(Event {
+            at: clock::now(),
+            kind: EventKind::ChannelDestroyed { channel: leg, cause, tech_cause },
+        });
+        registry
+            .on_event(Event { at: clock::now(), kind: EventKind::StasisEnd { channel: caller } });
+    }
+    let mut told = Vec::new();
+    while let Ok((_, input)) = mailbox.try_recv() {
+        told.push(input);
+    }
+    let expected = matches!(
+        told[..],
+        [
+            Input::LegGone { .. },
+            Input::CallerGone,
+            Input::LegAnswered { attempt: 1 },
+            Input::LegGone { .. },
+            Input::CallerAnswered,
+            Input::CallerGone,
+        ]
+    );
+    assert!(expected, "{told:?}");
+}

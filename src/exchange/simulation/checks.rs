@@ -212,6 +212,21 @@ impl Checks {
         }
     }
 
+    /// Who was taken out of the bridge has to be put back, and seen there.
+    pub fn taken_out(&mut self, channel: &str) {
+        if let Some(story) = self.stories.iter_mut().find(|story| story.is_leg(channel)) {
+            story.client_seen = false;
+        }
+    }
+
+    /// A caller is answered to somebody who is there, or was a moment ago.
+    pub fn about_to_answer(&mut self, story: usize, has_client: bool, now: Moment) {
+        if !has_client && !self.stories[story].client_seen {
+            let story = self.stories[story].clone();
+            self.fail(|| format!("a caller was answered to nobody: {now} {story:?}"));
+        }
+    }
+
     /// A client has been dialled; `legs` are all that are dialled and up.
     pub fn dialled(&mut self, story: usize, leg: &str, endpoint: &str, legs: &[(usize, String)]) {
         self.report.dialled += 1;
@@ -223,6 +238,7 @@ impl Checks {
         self.stories[story].link = Some(link);
         self.stories[story].leg = Some(leg.to_owned());
         self.stories[story].parted = None;
+        self.stories[story].client_seen = false;
         for (scope, caps) in self.town.caps(link) {
             self.must_have_room(scope, &caps, legs);
         }

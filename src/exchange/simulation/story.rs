@@ -32,6 +32,8 @@ pub struct Story {
     pub told_left: Option<Moment>,
     /// The service has done something for the caller, who waits until it can.
     pub is_begun: bool,
+    /// The service has seen the last client up and in the caller's bridge.
+    pub client_seen: bool,
     /// The service sent the caller away.
     pub released: bool,
     /// When an operator first wanted it to end.
@@ -89,6 +91,7 @@ impl Story {
             left: None,
             told_left: None,
             is_begun: false,
+            client_seen: false,
             released: false,
             hung_up: None,
             taken_back: false,

@@ -176,6 +176,23 @@ async fn a_client_who_is_gone_before_the_ring_time_is_over_has_not_answered() {
     assert_eq!(outcome(&log), ("NOANSWER", "all_no_answer"));
 }
 
+#[tokio::test]
+async fn no_caller_is_answered_to_a_client_who_hung_up_as_it_was_put_back_into_the_bridge() {
+    let scene = Scene::set(2, 1).await;
+    scene.switch.fail("remove from bridge", 0, 1, Fault::AnsweredLate(ms(500)));
+    // After the caller and the client.
+    scene.switch.fail("add to bridge", 2, 1, Fault::ChannelDies);
+    let (caller, leg) = scene.ringing().await;
+    eventually("the client is out of the bridge", seconds(5), async || {
+        scene.switch.bridged_with(&caller).is_empty().then_some(())
+    })
+    .await;
+    scene.switch.answer(&leg);
+    let second = scene.switch.dialled(2).await;
+    assert!(!scene.switch.is_up(&caller), "it waits for somebody to talk to");
+    is_answered_in_the_end(&scene, &caller, &second, &["rejected"]).await;
+}
+
 /// With `soft`, an event's cause is Asterisk's flag for who asked.
 #[tokio::test]
 async fn the_flag_of_a_soft_hang_up_is_no_cause() {

@@ -260,6 +260,24 @@ impl Asterisk {
         self.bridges.get(bridge)?.iter().find(waits).cloned()
     }
 
+    /// Whether an answered client is in the caller's bridge.
+    pub(super) fn has_client(&self, caller: &Live) -> bool {
+        let inside = caller.bridge.as_ref().and_then(|bridge| self.bridges.get(bridge));
+        let is_client = |id: &String| {
+            let channel = &self.channels[id];
+            channel.leg.is_some() && channel.state == ChannelState::Up
+        };
+        inside.is_some_and(|inside| inside.iter().any(is_client))
+    }
+
+    /// The service looks at a leg, and knows whether its client is there to talk to.
+    pub(super) fn note_client_seen(&mut self, leg: &str) {
+        let Some(channel) = self.channels.get(leg) else { return };
+        if channel.leg.is_some() && channel.bridge.is_some() && channel.state == ChannelState::Up {
+            self.checks.stories[channel.story].client_seen = true;
+        }
+    }
+
     pub(super) fn emit_dial(&mut self, id: &str, dialstatus: &str) {
         if !self.channels.contains_key(id) {
             return;

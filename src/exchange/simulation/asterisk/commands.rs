@@ -59,6 +59,12 @@ impl Asterisk {
         {
             self.checks.about_to_dial(leg.story, self.now);
         }
+        if let Command::Answer(caller) = &command
+            && let Some(channel) = self.channels.get(caller)
+        {
+            let (story, has_client) = (channel.story, self.has_client(channel));
+            self.checks.about_to_answer(story, has_client, self.now);
+        }
         if !self.is_running() {
             let nobody = AriError::NotSent { operation: "any", source: "refused".into() };
             return self.plan(1, Happening::Replies(reply, Box::new(Err(nobody))));
@@ -159,6 +165,7 @@ impl Asterisk {
                 if !inside {
                     return refused(422);
                 }
+                self.checks.taken_out(&channel);
                 self.leave_bridge(&channel);
             }
             Command::DestroyBridge(bridge) => {
@@ -196,6 +203,7 @@ impl Asterisk {
             }
             Command::HangUp { channel, cause } => self.hang_up(&channel, cause),
             Command::Look(channel) => {
+                self.note_client_seen(&channel);
                 let live = self.channels.get(&channel).map(|live| self.shown(&channel, live));
                 return Ok(Found::Channel { id: channel, at: self.now, channel: live });
             }
