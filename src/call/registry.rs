@@ -223,7 +223,7 @@ impl Registry {
     fn on_event(&mut self, Event { at, kind }: Event) {
         self.parts.metrics.ari_event(clock::now() - at);
         match kind {
-            EventKind::StasisStart { channel } => match LegId::parse(channel.id.as_str()) {
+            EventKind::StasisStart { channel, .. } => match LegId::parse(channel.id.as_str()) {
                 Some(leg) => self.on_leg_entered(at, leg),
                 None => {
                     self.unheard.remove(&channel.id);

@@ -71,7 +71,7 @@ impl Listener {
         let signal = timeout(PATIENCE, self.signals.recv()).await.unwrap();
         match signal {
             Some(Signal::Event(event)) => match event.kind {
-                capconduit::ari::EventKind::StasisStart { channel } => channel.id.0,
+                capconduit::ari::EventKind::StasisStart { channel, .. } => channel.id.0,
                 other => panic!("{other:?}"),
             },
             other => panic!("{other:?}"),

@@ -49,7 +49,7 @@ impl Asterisk {
         if is_there {
             channel.in_application = true;
             self.checks.entered(channel.story, self.now);
-            self.emit(&id, |channel| EventKind::StasisStart { channel });
+            self.emit(&id, |channel| EventKind::StasisStart { channel, args: Vec::new() });
         } else if left == 0 {
             let channel = self.channels.remove(&id).expect("it was just there");
             self.checks.left(channel.story, self.now);
@@ -138,7 +138,7 @@ impl Asterisk {
             alone_for: 0,
         };
         self.channels.insert(id.to_owned(), channel);
-        self.emit(id, |channel| EventKind::StasisStart { channel });
+        self.emit(id, |channel| EventKind::StasisStart { channel, args: Vec::new() });
     }
 
     /// The INVITE is sent: from here on the client is being rung.
