@@ -7,6 +7,8 @@
 //! sends nothing to. One probe is under way at a time, so that a switch that
 //! doesn't answer isn't asked by ever more of them.
 
+mod retry;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +29,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_conf
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, trace, warn};
 
+use self::retry::{Ending, Next, Retry};
 use super::client::{AriClient, AriSettings};
 use super::events::{Event, EventKind, decode};
 use crate::clock::Timestamp;
@@ -88,6 +91,8 @@ struct Heard {
     echo: Option<Timestamp>,
     /// When the newest event happened.
     event: Option<Timestamp>,
+    /// When the first probe came back.
+    up: Option<Instant>,
     /// When the newest probe came back, or else when the connection was made.
     last: Instant,
 }
@@ -102,10 +107,6 @@ const PROBE_DEADLINE: Duration = Duration::from_millis(2_800);
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(1);
 const FILTER_AGAIN: Duration = Duration::from_secs(5);
 const GOODBYE: Duration = Duration::from_millis(200);
-const BACKOFF_FIRST: Duration = Duration::from_millis(50);
-const BACKOFF_MOST: Duration = Duration::from_secs(1);
-/// A connection that broke sooner than this is no reason to hurry with the next.
-const STABLE: Duration = Duration::from_secs(5);
 /// Asterisk's events have a few kilobytes; what is larger isn't from it.
 const FRAME_MOST_BYTES: usize = 1 << 20;
 const PROBE_NAME: &str = "capconduit-probe";
@@ -123,52 +124,51 @@ const IGNORED: [&str; 5] = [
 impl Socket {
     /// Runs until cancelled, or until another instance takes the application's name.
     pub async fn run(self) {
-        let mut backoff = BACKOFF_FIRST;
-        // A connection that we gave up may yet arrive at Asterisk, and take our name.
-        let mut gave_up = false;
+        let mut retry = Retry::default();
         let mut started = None;
         loop {
-            let begun = Instant::now();
-            let (Heard { echo: heard, event, .. }, ended) = self.connection(&mut started).await;
+            let (heard, ended) = self.connection(&mut started).await;
+            let flowed_for = heard.up.map(|up| up.elapsed());
             // An early call counts too: it began on a connection that was never up.
-            if let Some(heard) = heard.or(event) {
+            if let Some(heard) = heard.echo.or(heard.event) {
                 self.tell(Signal::Down { heard }).await;
             }
-            let gives_up = matches!(ended, Ended::ConnectTimeout | Ended::Silent);
-            match ended {
+            let ending = match ended {
                 Ended::Cancelled => return,
-                Ended::Replaced if std::mem::take(&mut gave_up) => {
+                Ended::Replaced => Ending::Replaced,
+                Ended::ConnectTimeout | Ended::Silent => Ending::GivenUp,
+                _ => Ending::Broken,
+            };
+            if retry.after(ending, flowed_for.unwrap_or_default()) == Next::StepDown {
+                return self.step_down().await;
+            }
+            match ended {
+                Ended::Replaced => {
                     warn!("a connection that was given up has come late: connecting once more");
                 }
-                Ended::Replaced => {
-                    error!(
-                        "another instance uses the ARI application's name: this one takes no \
-                         calls any more; give each instance a name of its own and start it again"
-                    );
-                    self.tell(Signal::Replaced).await;
-                    return;
-                }
-                reason if heard.is_some() => warn!(%reason, "the event socket went down"),
+                reason if flowed_for.is_some() => warn!(%reason, "the event socket went down"),
                 reason => debug!(%reason, "the event socket isn't up yet"),
             }
-            if heard.is_some() && begun.elapsed() >= STABLE {
-                backoff = BACKOFF_FIRST;
-                gave_up = false;
-            }
-            gave_up |= gives_up;
-            let jitter = rand::rng().random_range(0.5..1.5);
+            let pause = retry.pause(&mut rand::rng());
             tokio::select! {
-                () = tokio::time::sleep(backoff.mul_f64(jitter)) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = self.cancel.cancelled() => return,
             }
-            backoff = (backoff * 2).min(BACKOFF_MOST);
         }
+    }
+
+    async fn step_down(&self) {
+        error!(
+            "another instance uses the ARI application's name: this one takes no calls any \
+             more; give each instance a name of its own and start it again"
+        );
+        self.tell(Signal::Replaced).await;
     }
 
     /// One connection, from its start to its end, and what was heard of it.
     async fn connection(&self, started: &mut Option<String>) -> (Heard, Ended) {
         let connecting = connect(self.client.settings());
-        let mut heard = Heard { echo: None, event: None, last: Instant::now() };
+        let mut heard = Heard { echo: None, event: None, up: None, last: Instant::now() };
         let mut stream = match self.cancel.run_until_cancelled(connecting).await {
             Some(Ok(stream)) => stream,
             Some(Err(ended)) => return (heard, ended),
@@ -241,6 +241,7 @@ impl Socket {
                 if eventname == PROBE_NAME && userevent["token"] == token {
                     heard.last = Instant::now();
                     if heard.echo.replace(event.at).is_none() {
+                        heard.up = Some(heard.last);
                         info!("events flow from Asterisk");
                         return self.hand_on(Signal::Up);
                     }

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::support::scripted::{Door, Fault, Flow, ScriptedSwitch};
-use crate::support::wait::{eventually, ms, seconds};
+use crate::support::wait::{eventually, holds_for, ms, seconds};
 
 /// A socket of the library, and what it tells.
 struct Listener {
@@ -179,6 +179,42 @@ async fn who_is_replaced_says_so_and_never_connects_again() {
     let end = timeout(PATIENCE, listener.signals.recv()).await.unwrap();
     assert!(end.is_none(), "the socket ended: {end:?}");
     assert_eq!(switch.connections(), 1);
+}
+
+/// A connection that was given up as silent, and the next one is up.
+async fn given_up() -> (ScriptedSwitch, Listener) {
+    let (switch, mut listener) = connected().await;
+    switch.set_flow(Flow::Nothing);
+    listener.down().await;
+    listener.up().await;
+    (switch, listener)
+}
+
+/// What was given up may yet arrive, and take the name; whoever takes it again is another.
+#[tokio::test]
+async fn who_is_replaced_right_after_a_silent_connection_connects_once_more() {
+    let (switch, mut listener) = given_up().await;
+    switch.replace_application();
+    listener.down().await;
+    listener.up().await;
+    assert_eq!(switch.connections(), 3);
+    switch.replace_application();
+    listener.down().await;
+    let (signal, _) = listener.change().await;
+    assert!(matches!(signal, Signal::Replaced), "{signal:?}");
+    assert_eq!(switch.connections(), 3);
+}
+
+#[tokio::test]
+async fn who_is_replaced_long_after_a_silent_connection_steps_down_at_once() {
+    let (switch, mut listener) = given_up().await;
+    // Longer than what was given up may take to arrive.
+    holds_for("it stays up", ms(5_200), async || switch.is_connected()).await;
+    switch.replace_application();
+    listener.down().await;
+    let (signal, _) = listener.change().await;
+    assert!(matches!(signal, Signal::Replaced), "{signal:?}");
+    assert_eq!(switch.connections(), 2);
 }
 
 /// 503 "not booted", then 404 while modules load, then a server that shuts the door.
