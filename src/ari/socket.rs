@@ -4,10 +4,12 @@
 //! socket of a slow reader. A probe of our own travels through Asterisk and
 //! back once a second; when none has come back for a while the connection is
 //! given up, however healthy it looks: it may be half open, or one that Asterisk
-//! sends nothing to. One probe is under way at a time, so that a switch that
+//! sends nothing to. A pause of our own is no such while: what came meanwhile is
+//! still there, and is read. One probe is under way at a time, so that a switch that
 //! doesn't answer isn't asked by ever more of them.
 
 mod retry;
+mod silence;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -30,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, trace, warn};
 
 use self::retry::{Ending, Next, Retry};
+use self::silence::{LOOK_INTERVAL, Silence};
 use super::client::{AriClient, AriSettings};
 use super::events::{Event, EventKind, decode};
 use crate::clock::Timestamp;
@@ -85,7 +88,7 @@ enum Ended {
 }
 
 /// What was heard of one connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Heard {
     /// When Asterisk sent the newest probe back; none = events never flowed.
     echo: Option<Timestamp>,
@@ -93,8 +96,8 @@ struct Heard {
     event: Option<Timestamp>,
     /// When the first probe came back.
     up: Option<Instant>,
-    /// When the newest probe came back, or else when the connection was made.
-    last: Instant,
+    /// Since the newest probe came back, or else since the connection was made.
+    silence: Silence,
 }
 
 /// TCP's and the WebSocket's handshake together.
@@ -105,6 +108,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(900);
 const PROBE_DEADLINE: Duration = Duration::from_millis(2_800);
 /// Events that wait for longer would fill Asterisk's side of the connection.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(1);
+/// The same, for a listener who is behind.
+const TELL_TIMEOUT: Duration = Duration::from_secs(1);
 const FILTER_AGAIN: Duration = Duration::from_secs(5);
 const GOODBYE: Duration = Duration::from_millis(200);
 /// Asterisk's events have a few kilobytes; what is larger isn't from it.
@@ -168,31 +173,13 @@ impl Socket {
     /// One connection, from its start to its end, and what was heard of it.
     async fn connection(&self, started: &mut Option<String>) -> (Heard, Ended) {
         let connecting = connect(self.client.settings());
-        let mut heard = Heard { echo: None, event: None, up: None, last: Instant::now() };
+        let mut heard = Heard::nothing();
         let mut stream = match self.cancel.run_until_cancelled(connecting).await {
             Some(Ok(stream)) => stream,
             Some(Err(ended)) => return (heard, ended),
             None => return (heard, Ended::Cancelled),
         };
-        heard.last = Instant::now();
-        // Events of the new connection wait in it meanwhile, but not for long.
-        match timeout(STARTUP_TIMEOUT, self.client.startup_time()).await {
-            Ok(Ok(now)) => {
-                if started.replace(now.clone()).is_some_and(|before| before != now) {
-                    self.tell(Signal::Restarted).await;
-                }
-            }
-            // Nor will it be known next time whether it is still the one of last time.
-            Ok(Err(error)) => {
-                debug!(%error, "Asterisk didn't say when it started");
-                *started = None;
-            }
-            Err(_) => {
-                debug!("Asterisk didn't say in time when it started");
-                *started = None;
-            }
-        }
-        let ended = self.read(&mut stream, &mut heard).await;
+        let ended = self.follow(&mut stream, started, &mut heard).await;
         // A farewell to a switch that is there; what is broken is dropped at once.
         if matches!(ended, Ended::Cancelled | Ended::Replaced) {
             drop(timeout(GOODBYE, stream.close(None)).await);
@@ -200,11 +187,43 @@ impl Socket {
         (heard, ended)
     }
 
+    /// Events of the new connection wait in it until it is known whose they are.
+    async fn follow(
+        &self,
+        stream: &mut Stream,
+        started: &mut Option<String>,
+        heard: &mut Heard,
+    ) -> Ended {
+        let connected = Instant::now();
+        let now = self.startup_time().await;
+        heard.silence = Silence::of(connected.elapsed().min(STARTUP_TIMEOUT), Instant::now());
+        let is_another = started.is_some() && now.is_some() && *started != now;
+        if is_another && !self.tell_soon(Signal::Restarted).await {
+            // It isn't told yet that it is another: the next connection tells.
+            return Ended::Overflow;
+        }
+        // Where it isn't known, nor will it be next time whether it is still the same.
+        *started = now;
+        self.read(stream, heard).await
+    }
+
+    /// When this Asterisk started, if it says so in time.
+    async fn startup_time(&self) -> Option<String> {
+        match timeout(STARTUP_TIMEOUT, self.client.startup_time()).await {
+            Ok(Ok(now)) => return Some(now),
+            Ok(Err(error)) => debug!(%error, "Asterisk didn't say when it started"),
+            Err(_) => debug!("Asterisk didn't say in time when it started"),
+        }
+        None
+    }
+
     async fn read(&self, stream: &mut Stream, heard: &mut Heard) -> Ended {
         let token = format!("{:016x}", rand::rng().random::<u64>());
         // Beside the reading, which waits for no answer to a command.
         let asking = async { tokio::join!(self.probe(&token), self.filter()) };
         tokio::pin!(asking);
+        let mut look = tokio::time::interval(LOOK_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 frame = stream.next() => match frame {
@@ -219,7 +238,11 @@ impl Socket {
                     Some(Ok(_)) => {}
                 },
                 _ = &mut asking => {}
-                () = tokio::time::sleep_until(heard.last + PROBE_DEADLINE) => return Ended::Silent,
+                _ = look.tick() => {
+                    if heard.silence.look(Instant::now()) >= PROBE_DEADLINE {
+                        return Ended::Silent;
+                    }
+                }
                 () = self.cancel.cancelled() => return Ended::Cancelled,
             }
         }
@@ -239,9 +262,10 @@ impl Socket {
             EventKind::ApplicationReplaced {} => Err(Ended::Replaced),
             EventKind::ChannelUserevent { eventname, userevent } => {
                 if eventname == PROBE_NAME && userevent["token"] == token {
-                    heard.last = Instant::now();
+                    let now = Instant::now();
+                    heard.silence = Silence::of(Duration::ZERO, now);
                     if heard.echo.replace(event.at).is_none() {
-                        heard.up = Some(heard.last);
+                        heard.up = Some(now);
                         info!("events flow from Asterisk");
                         return self.hand_on(Signal::Up);
                     }
@@ -282,12 +306,26 @@ impl Socket {
         }
     }
 
+    /// Tells what must not be missed; whether it could, or the listener is too far behind.
+    async fn tell_soon(&self, signal: Signal) -> bool {
+        timeout(TELL_TIMEOUT, self.tell(signal)).await.is_ok()
+    }
+
     /// Tells what must not be missed, even if the listener is behind.
     async fn tell(&self, signal: Signal) {
         match self.cancel.run_until_cancelled(self.signals.send(signal)).await {
             Some(Ok(())) | None => {}
             Some(Err(_)) => debug!("nobody listens to the event socket any more"),
         }
+    }
+}
+
+// === impl Heard ===
+
+impl Heard {
+    fn nothing() -> Self {
+        let silence = Silence::of(Duration::ZERO, Instant::now());
+        Self { echo: None, event: None, up: None, silence }
     }
 }
 

@@ -117,6 +117,23 @@ async fn a_connection_without_events_is_noticed_within_three_seconds() {
     assert_eq!(switch.connections(), 2, "a new connection, which has events");
 }
 
+/// That there is always something to read doesn't keep it from being noticed.
+#[tokio::test]
+async fn a_connection_that_babbles_and_never_echoes_is_noticed_within_three_seconds() {
+    let (switch, mut listener) = connected().await;
+    switch.fail("probe", 0, u32::MAX, Fault::Lost);
+    let babbling = async {
+        loop {
+            switch.babble(10);
+            tokio::time::sleep(ms(1)).await;
+        }
+    };
+    tokio::select! {
+        noticed = listener.down() => assert!(noticed < NOTICED + SLACK, "{noticed:?}"),
+        () = babbling => {}
+    }
+}
+
 #[tokio::test]
 async fn a_connection_that_hangs_while_it_is_made_is_given_up_within_three_seconds() {
     let switch = ScriptedSwitch::start().await;
@@ -278,6 +295,21 @@ async fn events_that_nobody_takes_end_the_connection_and_are_not_dropped_in_sile
     assert!(matches!(signal, Signal::Down { .. }), "{signal:?}");
     listener.up().await;
     assert_eq!(switch.connections(), 2);
+}
+
+/// Nor does a new Asterisk wait, with its events, for a listener who takes nothing.
+#[tokio::test]
+async fn a_new_switch_that_nobody_can_be_told_of_is_connected_again_until_it_is() {
+    let switch = ScriptedSwitch::start().await;
+    let mut listener = Listener::start(&switch, 1);
+    listener.up().await;
+    switch.reboot();
+    // There is room for the news of the break alone.
+    switch.connected(4).await;
+    listener.down().await;
+    let told = timeout(PATIENCE, listener.signals.recv()).await.unwrap();
+    assert!(matches!(told, Some(Signal::Restarted)), "{told:?}");
+    listener.up().await;
 }
 
 #[tokio::test]

@@ -156,6 +156,14 @@ impl ScriptedSwitch {
         drop(socket.send(Say::Text(text.to_owned())));
     }
 
+    /// Says so many things that nobody acts on, if somebody is connected.
+    pub fn babble(&self, count: usize) {
+        let model = self.shared.model.lock();
+        for _ in 0..count {
+            model.say(serde_json::json!({"type": "InventedLater"}));
+        }
+    }
+
     /// Crashes and is there again: no channel, no bridge, nobody is told.
     pub fn reboot(&self) {
         let mut model = self.shared.model.lock();
