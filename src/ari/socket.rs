@@ -144,6 +144,9 @@ impl Socket {
                 Ended::ConnectTimeout | Ended::Silent => Ending::GivenUp,
                 _ => Ending::Broken,
             };
+            if ending == Ending::GivenUp {
+                self.client.forget_connections();
+            }
             if retry.after(ending, flowed_for.unwrap_or_default()) == Next::StepDown {
                 return self.step_down().await;
             }

@@ -3,17 +3,21 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use capconduit::ari::{AriClient, AriSettings, Signal, Socket};
+use capconduit::ari::{AriClient, AriSettings, Signal, Socket, Switch};
 use capconduit::telemetry::Metrics;
+use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::support::ports::Ports;
+use crate::support::proxy::Proxy;
 use crate::support::scripted::{Door, Fault, Flow, ScriptedSwitch};
 use crate::support::wait::{eventually, holds_for, ms, seconds};
 
 /// A socket of the library, and what it tells.
 struct Listener {
+    client: Arc<AriClient>,
     signals: mpsc::Receiver<Signal>,
     _stop: DropGuard,
 }
@@ -28,8 +32,12 @@ const PATIENCE: Duration = seconds(15);
 
 impl Listener {
     fn start(switch: &ScriptedSwitch, room: usize) -> Self {
+        Self::start_at(switch.port, room)
+    }
+
+    fn start_at(port: u16, room: usize) -> Self {
         let settings = AriSettings {
-            address: format!("127.0.0.1:{}", switch.port),
+            address: format!("127.0.0.1:{port}"),
             username: "capconduit".to_owned(),
             password: "x".into(),
             application: "capconduit".to_owned(),
@@ -37,9 +45,9 @@ impl Listener {
         let client = Arc::new(AriClient::new(settings, Arc::new(Metrics::default())).unwrap());
         let (signals_in, signals) = mpsc::channel(room);
         let cancel = CancellationToken::new();
-        let socket = Socket { client, signals: signals_in, cancel: cancel.clone() };
+        let socket = Socket { client: client.clone(), signals: signals_in, cancel: cancel.clone() };
         tokio::spawn(socket.run());
-        Self { signals, _stop: cancel.drop_guard() }
+        Self { client, signals, _stop: cancel.drop_guard() }
     }
 
     /// The next signal that is no event, and how long it took.
@@ -105,6 +113,29 @@ async fn a_half_open_connection_is_noticed_within_three_seconds() {
     switch.set_door(Door::Open);
     let again = listener.up().await;
     assert!(again < NOTICED + seconds(1) + SLACK, "{again:?}");
+}
+
+/// As after a firewall that lost its memory: whatever was connected is dead for good.
+#[tokio::test]
+async fn commands_after_a_black_hole_use_none_of_the_connections_that_it_swallowed() {
+    let switch = ScriptedSwitch::start().await;
+    let ports = Ports::claim();
+    let network = Proxy::start(ports.single(), switch.port);
+    let mut listener = Listener::start_at(network.port, 1_024);
+    listener.up().await;
+    let client = listener.client.clone();
+    let ask = || join_all((0..20).map(|_| client.channels()));
+    assert!(ask().await.iter().all(Result::is_ok));
+
+    network.forget();
+    listener.down().await;
+    let again = listener.up().await;
+    assert!(again < seconds(1), "{again:?}");
+    let asked = Instant::now();
+    for answer in ask().await {
+        answer.unwrap();
+    }
+    assert!(asked.elapsed() < seconds(1), "{:?}", asked.elapsed());
 }
 
 #[tokio::test]
