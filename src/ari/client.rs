@@ -117,18 +117,27 @@ impl AriClient {
         Ok(info.status.startup_time)
     }
 
-    /// Has Asterisk send an event of ours back over the socket. A probe waits for
-    /// no lane: that commands are slow is no sign of a broken socket.
+    /// Has Asterisk send an event of ours back over the socket.
     pub async fn send_probe(&self, name: &str, token: &str) -> Done {
         let path = format!(
             "events/user/{}?application={}",
             segment(name),
             segment(&self.settings.application)
         );
-        let body = json!({"variables": {"token": token}});
+        self.probe("probe", &path, Some(json!({"variables": {"token": token}}))).await
+    }
+
+    /// Sets a global variable of Asterisk's dialplan, as promptly as a probe goes out.
+    pub async fn set_variable(&self, name: &str, value: &str) -> Done {
+        let path = format!("asterisk/variable?variable={}&value={}", segment(name), segment(value));
+        self.probe("set variable", &path, None).await
+    }
+
+    /// Waits for no lane: that commands are slow is no sign of a broken socket.
+    async fn probe(&self, operation: &'static str, path: &str, body: Option<Value>) -> Done {
         let asked = Instant::now();
-        let answer = self.exchange(&self.probes, "probe", Method::POST, &path, Some(body)).await;
-        self.note("probe", asked, &answer);
+        let answer = self.exchange(&self.probes, operation, Method::POST, path, body).await;
+        self.note(operation, asked, &answer);
         answer.map(drop)
     }
 

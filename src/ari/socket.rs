@@ -7,6 +7,10 @@
 //! sends nothing to. A pause of our own is no such while: what came meanwhile is
 //! still there, and is read. One probe is under way at a time, so that a switch that
 //! doesn't answer isn't asked by ever more of them.
+//!
+//! Asterisk can't tell either whether we are still there: a machine that lost its
+//! power closes no connection. So it is told, by its own clock, when its newest event
+//! came to us, and its dialplan keeps callers from an application that is silent.
 
 mod retry;
 mod silence;
@@ -21,7 +25,7 @@ use futures_util::StreamExt;
 use rand::RngExt;
 use secrecy::ExposeSecret;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, header::AUTHORIZATION};
@@ -91,7 +95,7 @@ enum Ended {
 #[derive(Debug)]
 struct Heard {
     /// When Asterisk sent the newest probe back; none = events never flowed.
-    echo: Option<Timestamp>,
+    echo: watch::Sender<Option<Timestamp>>,
     /// When the newest event happened.
     event: Option<Timestamp>,
     /// When the first probe came back.
@@ -115,6 +119,8 @@ const GOODBYE: Duration = Duration::from_millis(200);
 /// Asterisk's events have a few kilobytes; what is larger isn't from it.
 const FRAME_MOST_BYTES: usize = 1 << 20;
 const PROBE_NAME: &str = "capconduit-probe";
+/// What `asterisk-conf/extensions.conf` compares with the time before a caller enters.
+const HEARD_VARIABLE: &str = "CAPCONDUIT_HEARD";
 /// Event types that carry nothing that we act on.
 const IGNORED: [&str; 5] = [
     "ChannelVarset",
@@ -135,7 +141,7 @@ impl Socket {
             let (heard, ended) = self.connection(&mut started).await;
             let flowed_for = heard.up.map(|up| up.elapsed());
             // An early call counts too: it began on a connection that was never up.
-            if let Some(heard) = heard.echo.or(heard.event) {
+            if let Some(heard) = heard.newest_sign() {
                 self.tell(Signal::Down { heard }).await;
             }
             let ending = match ended {
@@ -223,7 +229,9 @@ impl Socket {
     async fn read(&self, stream: &mut Stream, heard: &mut Heard) -> Ended {
         let token = format!("{:016x}", rand::rng().random::<u64>());
         // Beside the reading, which waits for no answer to a command.
-        let asking = async { tokio::join!(self.probe(&token), self.filter()) };
+        let echoes = heard.echo.subscribe();
+        let asking =
+            async { tokio::join!(self.probe(&token), self.tell_heard(echoes), self.filter()) };
         tokio::pin!(asking);
         let mut look = tokio::time::interval(LOOK_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -267,7 +275,7 @@ impl Socket {
                 if eventname == PROBE_NAME && userevent["token"] == token {
                     let now = Instant::now();
                     heard.silence = Silence::of(Duration::ZERO, now);
-                    if heard.echo.replace(event.at).is_none() {
+                    if heard.echo.send_replace(Some(event.at)).is_none() {
                         heard.up = Some(now);
                         info!("events flow from Asterisk");
                         return self.hand_on(Signal::Up);
@@ -301,6 +309,25 @@ impl Socket {
         }
     }
 
+    /// Tells Asterisk when it was last heard, for as long as there are echoes: in whole
+    /// seconds of its own clock, so at most once in each.
+    async fn tell_heard(&self, mut echoes: watch::Receiver<Option<Timestamp>>) {
+        let mut told = None;
+        while echoes.changed().await.is_ok() {
+            let echo = *echoes.borrow_and_update();
+            let Some(heard) = echo.map(|at| at.timestamp()).filter(|at| told != Some(*at)) else {
+                continue;
+            };
+            told = Some(heard);
+            let telling = self.client.set_variable(HEARD_VARIABLE, &heard.to_string());
+            match timeout(PROBE_TIMEOUT, telling).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => debug!(%error, "Asterisk wasn't told that it is heard"),
+                Err(_) => debug!("Asterisk wasn't told in time that it is heard"),
+            }
+        }
+    }
+
     /// Has Asterisk leave out what we would ignore; without it, events only cost more.
     async fn filter(&self) {
         while let Err(error) = self.client.ignore_events(&IGNORED).await {
@@ -328,7 +355,12 @@ impl Socket {
 impl Heard {
     fn nothing() -> Self {
         let silence = Silence::of(Duration::ZERO, Instant::now());
-        Self { echo: None, event: None, up: None, silence }
+        Self { echo: watch::Sender::new(None), event: None, up: None, silence }
+    }
+
+    /// When Asterisk is known to have been heard last.
+    fn newest_sign(&self) -> Option<Timestamp> {
+        self.echo.borrow().or(self.event)
     }
 }
 

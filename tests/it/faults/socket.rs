@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use capconduit::ari::{AriClient, AriSettings, Signal, Socket, Switch};
+use capconduit::clock;
 use capconduit::telemetry::Metrics;
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
@@ -192,9 +193,45 @@ async fn answers_to_probes_that_are_lost_neither_pile_up_nor_end_the_connection(
     .await;
     assert!(switch.is_connected());
     assert_eq!(switch.connections(), 1, "their echoes came back");
-    // The socket, and each probe that is still waited for.
-    assert!(switch.most_open() <= 4, "{} at once", switch.most_open());
+    // The socket, a command's connection, a word that events are heard, and each probe
+    // that is still waited for.
+    assert!(switch.most_open() <= 5, "{} at once", switch.most_open());
     let caller = switch.call("+15550109001");
+    assert_eq!(listener.caller().await, caller);
+}
+
+/// Asterisk compares it with its own clock, whatever ours says.
+#[tokio::test]
+async fn the_switch_is_told_by_its_own_clock_when_it_was_last_heard() {
+    let switch = ScriptedSwitch::start().await;
+    let ahead = chrono::TimeDelta::hours(2);
+    switch.set_clock_ahead(ahead);
+    let mut listener = Listener::start(&switch, 1_024);
+    listener.up().await;
+    let age = || Some((clock::now() + ahead).timestamp() - switch.heard()?);
+    eventually("it is told", seconds(1), async || age()).await;
+    holds_for("it is told again and again", seconds(4), async || age() <= Some(3)).await;
+    assert!(switch.asked("set variable") <= 7, "once a second");
+
+    // What it says is heard no more.
+    switch.set_flow(Flow::Nothing);
+    listener.down().await;
+    assert!(age() >= Some(2), "{:?} s", age());
+}
+
+/// Nor does it hold anything else up that this can't be told.
+#[tokio::test]
+async fn a_switch_that_cannot_be_told_that_it_is_heard_is_heard_all_the_same() {
+    let switch = ScriptedSwitch::start().await;
+    switch.fail("set variable", 0, u32::MAX, Fault::Unanswered);
+    let mut listener = Listener::start(&switch, 1_024);
+    listener.up().await;
+    eventually("it is tried again and again", PATIENCE, async || {
+        (switch.asked("set variable") >= 4).then_some(())
+    })
+    .await;
+    assert_eq!(switch.connections(), 1);
+    let caller = switch.call("+15550109005");
     assert_eq!(listener.caller().await, caller);
 }
 

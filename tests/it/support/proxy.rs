@@ -14,7 +14,7 @@ pub enum Flow {
     Open,
     /// They are closed, and new ones at once.
     Cut,
-    /// They stay open, and nothing passes: half-open ones look like this.
+    /// They stay open, and nothing passes, not even their end: half-open ones look like this.
     Stalled,
     /// Everything takes this long, in each direction.
     Slow(Duration),
@@ -107,8 +107,10 @@ async fn pump(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, mut flow: watch
             _ = cut.wait_for(|flow| *flow == Flow::Cut) => return,
             read = from.read(&mut buffer) => read,
         };
+        // While nothing passes, no end does either.
+        let now = flow.wait_for(|flow| *flow != Flow::Stalled).await.map(|flow| *flow);
         let Ok(read @ 1..) = read else { return };
-        match flow.wait_for(|flow| *flow != Flow::Stalled).await.map(|flow| *flow) {
+        match now {
             Ok(Flow::Open) => {}
             Ok(Flow::Slow(by)) => tokio::time::sleep(by).await,
             _ => return,

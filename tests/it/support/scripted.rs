@@ -226,6 +226,12 @@ impl ScriptedSwitch {
         self.shared.model.lock().dialled.len()
     }
 
+    /// When the application last heard of it, as it says: in seconds since 1970.
+    pub fn heard(&self) -> Option<i64> {
+        let model = self.shared.model.lock();
+        model.variable.strip_prefix("variable=CAPCONDUIT_HEARD&value=")?.parse().ok()
+    }
+
     /// How often an event socket was connected.
     pub fn connections(&self) -> usize {
         self.shared.model.lock().connections

@@ -28,6 +28,8 @@ pub struct Model {
     pub released: BTreeMap<String, i32>,
     /// How often it was started anew.
     pub boots: usize,
+    /// The query with which its newest variable was set.
+    pub variable: String,
     callers: usize,
 }
 
@@ -79,6 +81,7 @@ impl Default for Model {
             dialled: Vec::new(),
             released: BTreeMap::new(),
             boots: 0,
+            variable: String::new(),
             callers: 0,
         }
     }
@@ -287,6 +290,10 @@ impl Model {
                         "userevent": {"eventname": target, "token": body["variables"]["token"]},
                     }));
                 }
+                NO_CONTENT
+            }
+            "set variable" => {
+                target.clone_into(&mut self.variable);
                 NO_CONTENT
             }
             "ask for the startup time" => {
