@@ -209,6 +209,12 @@ impl ScriptedSwitch {
         self.shared.model.lock().end(channel, cause, sip, false);
     }
 
+    /// Whoever is at this channel leaves, and nothing tells of it but that the channel has
+    /// left the application.
+    pub fn leave(&self, channel: &str) {
+        self.shared.model.lock().leave(channel);
+    }
+
     /// The channel is gone, and no event says so.
     pub fn vanish(&self, channel: &str) {
         self.shared.model.lock().remove(channel);

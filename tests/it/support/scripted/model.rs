@@ -212,6 +212,11 @@ impl Model {
         self.remove(id);
     }
 
+    pub fn leave(&mut self, id: &str) {
+        self.tell("StasisEnd", id, json!({}));
+        self.remove(id);
+    }
+
     pub fn remove(&mut self, id: &str) {
         self.channels.remove(id);
         for members in self.bridges.values_mut() {
