@@ -100,6 +100,10 @@ impl AriClient {
         &self.settings
     }
 
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Uses none of the connections any more that commands have used so far: they may be
     /// dead like the event socket's, which only who waits on them would notice.
     pub fn forget_connections(&self) {

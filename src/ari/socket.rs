@@ -265,6 +265,7 @@ impl Socket {
             Ok(event) => event,
             Err(error) => {
                 warn!(%error, "an event could not be read");
+                self.client.metrics().ari_event_unreadable();
                 return Ok(());
             }
         };

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use capconduit::ari::{AriClient, AriSettings, Signal, Socket, Switch};
 use capconduit::clock;
-use capconduit::telemetry::Metrics;
+use capconduit::telemetry::{Metrics, Moment};
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::support::metrics::Metrics as Figures;
 use crate::support::ports::Ports;
 use crate::support::proxy::Proxy;
 use crate::support::scripted::{Door, Fault, Flow, ScriptedSwitch};
@@ -19,6 +20,7 @@ use crate::support::wait::{eventually, holds_for, ms, seconds};
 /// A socket of the library, and what it tells.
 struct Listener {
     client: Arc<AriClient>,
+    metrics: Arc<Metrics>,
     signals: mpsc::Receiver<Signal>,
     _stop: DropGuard,
 }
@@ -43,12 +45,13 @@ impl Listener {
             password: "x".into(),
             application: "capconduit".to_owned(),
         };
-        let client = Arc::new(AriClient::new(settings, Arc::new(Metrics::default())).unwrap());
+        let metrics = Arc::new(Metrics::default());
+        let client = Arc::new(AriClient::new(settings, metrics.clone()).unwrap());
         let (signals_in, signals) = mpsc::channel(room);
         let cancel = CancellationToken::new();
         let socket = Socket { client: client.clone(), signals: signals_in, cancel: cancel.clone() };
         tokio::spawn(socket.run());
-        Self { client, signals, _stop: cancel.drop_guard() }
+        Self { client, metrics, signals, _stop: cancel.drop_guard() }
     }
 
     /// The next signal that is no event, and how long it took.
@@ -383,8 +386,9 @@ async fn a_new_switch_that_nobody_can_be_told_of_is_connected_again_until_it_is(
 #[tokio::test]
 async fn frames_that_make_no_sense_are_skipped() {
     let (switch, mut listener) = connected().await;
-    for nonsense in ["", "{", "[]", "null", "\u{0}", "{\"type\":7}", "{\"type\":\"StasisStart\"}"] {
-        switch.send_raw(nonsense);
+    let nonsense = ["", "{", "[]", "null", "\u{0}", "{\"type\":7}", "{\"type\":\"StasisStart\"}"];
+    for frame in nonsense {
+        switch.send_raw(frame);
     }
     switch.send_raw(
         r#"{"type":"InventedLater","timestamp":"2026-11-22T18:42:37.984+0000","new":[1]}"#,
@@ -392,6 +396,9 @@ async fn frames_that_make_no_sense_are_skipped() {
     let caller = switch.call("+15550109004");
     assert_eq!(listener.caller().await, caller);
     assert_eq!(switch.connections(), 1);
+    let figures = Figures::parse(&listener.metrics.text(&Moment::default()));
+    let counted = figures.known("capconduit_ari_unreadable_events_total");
+    assert_eq!(counted, nonsense.len() as f64);
 }
 
 /// What wasn't said at one connection is not made up for at the next: nothing was lost since.
