@@ -104,8 +104,8 @@ impl AriClient {
         &self.metrics
     }
 
-    /// Uses none of the connections any more that commands have used so far: they may be
-    /// dead like the event socket's, which only who waits on them would notice.
+    /// Uses none of the connections any more that commands have used so far: they may be as
+    /// dead as the event socket's, which a command learns only by waiting in vain.
     pub fn forget_connections(&self) {
         match http_client(LANES) {
             Ok(fresh) => self.http.store(Arc::new(fresh)),

@@ -1,5 +1,7 @@
 //! The service itself stands still for a while, as on a machine that pauses, or swaps.
 
+use std::time::Duration;
+
 use rustix::process::Signal;
 use serde_json::json;
 use tokio::time::sleep;
@@ -13,7 +15,7 @@ use crate::support::wait::{eventually, seconds};
 const NUMBER: &str = "+15550109401";
 const CALLS: usize = 5;
 /// Longer than a probe of the event socket may take.
-const PAUSE: std::time::Duration = seconds(4);
+const PAUSE: Duration = seconds(4);
 
 async fn connections(service: &Service) -> f64 {
     service.metrics().await.known("capconduit_ari_connections_total")
