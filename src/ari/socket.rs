@@ -320,7 +320,8 @@ impl Socket {
                 continue;
             };
             told = Some(heard);
-            let telling = self.client.set_variable(HEARD_VARIABLE, &heard.to_string());
+            let heard = heard.to_string();
+            let telling = self.client.set_variable(HEARD_VARIABLE, &heard);
             match timeout(PROBE_TIMEOUT, telling).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => debug!(%error, "Asterisk wasn't told that it is heard"),
