@@ -77,6 +77,7 @@ pub struct Metrics {
     ari_commands: Timings,
     ari_failures: Counters<2>,
     ari_event_lag: Histogram,
+    ari_unreadable: Counter,
     ari_connections: Counter,
     ari_replaced: Gauge,
     overloads: Counter,
@@ -130,6 +131,8 @@ impl Default for Metrics {
             .plain("drift", "Differences found to what the switch or the records show, and mended");
         let ari_failures =
             counters.plain("ari_command_failures", "Commands that Asterisk didn't carry out");
+        let ari_unreadable = counters
+            .plain("ari_unreadable_events", "Events that could not be read, and were skipped");
         let ari_connections =
             counters.plain("ari_connections", "How often events began to flow from Asterisk");
         let ari_replaced = counters.plain(
@@ -214,6 +217,7 @@ impl Default for Metrics {
             ari_commands,
             ari_failures,
             ari_event_lag,
+            ari_unreadable,
             ari_connections,
             ari_replaced,
             overloads,
@@ -334,6 +338,10 @@ impl Metrics {
 
     pub fn ari_event(&self, lag: TimeDelta) {
         self.ari_event_lag.observe(seconds(lag));
+    }
+
+    pub fn ari_event_unreadable(&self) {
+        self.ari_unreadable.inc();
     }
 
     pub fn ari_connected(&self) {
