@@ -38,7 +38,8 @@ impl Machine {
             return machine;
         }
         // Later than this its client had been dialled, or given up.
-        if (last_alive - attempt.held_at).to_std().unwrap_or_default() < SETUP {
+        let age = (last_alive - attempt.held_at).to_std().unwrap_or_default();
+        if age < SETUP && !attempt.is_dialled() {
             machine.again = last;
         }
         machine.leg = Some(Leg::new(attempt.position));

@@ -175,11 +175,19 @@ impl Checks {
         self.stories[story].told_left.get_or_insert(at);
     }
 
+    /// The service was told that this leg's client has been dialled.
+    pub fn told_dialled(&mut self, leg: &str, at: Moment) {
+        if let Some(story) = self.stories.iter_mut().find(|story| story.is_leg(leg)) {
+            story.told_dialled(at);
+        }
+    }
+
     /// The service that was told is no more, and what was on its way to it is lost.
     pub fn forget_what_was_told(&mut self, now: Moment) {
         let since = now.saturating_sub(UNDER_WAY_MS);
         for story in &mut self.stories {
             story.told_left = None;
+            story.forget_dialled_since(now);
             if story.entered.is_some() && story.left.is_none_or(|left| left >= since) {
                 story.hide(since);
             }
@@ -220,6 +228,10 @@ impl Checks {
         let Some(link) = self.town.link(number, endpoint) else {
             return self.fail(|| format!("{number} is not sold to {endpoint}"));
         };
+        if self.stories[story].is_known_as_dialled(link) {
+            let story = self.stories[story].clone();
+            return self.fail(|| format!("{endpoint} was dialled a second time: {story:?}"));
+        }
         self.stories[story].link = Some(link);
         self.stories[story].leg = Some(leg.to_owned());
         self.stories[story].parted = None;

@@ -41,6 +41,8 @@ pub struct Story {
     /// The last client that was dialled: its leg, and the link.
     pub leg: Option<String>,
     pub link: Option<LinkId>,
+    /// The clients of whom the service was told that they were dialled, and when.
+    told_dialled: Vec<(LinkId, Moment)>,
     hidden: Vec<Hidden>,
     looked_at: Looked,
 }
@@ -76,6 +78,8 @@ const LOST_MS: Moment = 21_000;
 /// When a call that is lost sight of was last known to be up: the last probe, or the
 /// last sign of life in the journal.
 const KNOWN_MS: Moment = 1_000;
+/// What the service was told so shortly before it was killed it may not have read.
+const UNREAD_MS: Moment = 2;
 
 impl Story {
     pub fn new(caller: Caller, channel: String) -> Self {
@@ -94,9 +98,25 @@ impl Story {
             taken_back: false,
             leg: None,
             link: None,
+            told_dialled: Vec::new(),
             hidden: Vec::new(),
             looked_at: Looked::default(),
         }
+    }
+
+    // --- whom the service knows to be dialled ---
+
+    pub fn told_dialled(&mut self, at: Moment) {
+        self.told_dialled.extend(self.link.map(|link| (link, at)));
+    }
+
+    /// The service is killed: what it has read it has noted.
+    pub fn forget_dialled_since(&mut self, now: Moment) {
+        self.told_dialled.retain(|(_, told)| told + UNREAD_MS < now);
+    }
+
+    pub fn is_known_as_dialled(&self, link: LinkId) -> bool {
+        self.told_dialled.iter().any(|(known, _)| *known == link)
     }
 
     // --- what was hidden ---

@@ -35,6 +35,8 @@ pub enum Command {
 pub enum Found {
     Nothing,
     Created,
+    /// The INVITE of this leg was sent.
+    Dialled(String),
     Channel { id: String, at: Moment, channel: Option<Channel> },
     Channels(Vec<Channel>),
     Bridges(Vec<Bridge>),
@@ -121,14 +123,20 @@ impl Asterisk {
 
     /// The answer arrives, if somebody still waits for it.
     pub(super) fn reply(&mut self, reply: Reply, answer: Answer) {
-        let looked_at = match &answer {
-            Ok(Found::Channel { id, at, .. }) => Some((id.clone(), *at)),
-            _ => None,
-        };
-        if reply.send(answer).is_ok()
-            && let Some((channel, at)) = looked_at
-        {
+        let (mut looked_at, mut dialled) = (None, None);
+        match &answer {
+            Ok(Found::Channel { id, at, .. }) => looked_at = Some((id.clone(), *at)),
+            Ok(Found::Dialled(leg)) => dialled = Some(leg.clone()),
+            _ => {}
+        }
+        if reply.send(answer).is_err() {
+            return;
+        }
+        if let Some((channel, at)) = looked_at {
             self.checks.looked_at(&channel, at, self.line.is_heard());
+        }
+        if let Some(leg) = dialled {
+            self.checks.told_dialled(&leg, self.now);
         }
     }
 
@@ -181,13 +189,14 @@ impl Asterisk {
                 self.create_leg(&channel, story, &endpoint);
                 return Ok(Found::Created);
             }
-            Command::Dial { channel, timeout_seconds } => match self.channels.get(&channel) {
-                None => return not_found(),
-                Some(live) if live.leg.as_ref().is_none_or(|leg| leg.dialled) => {
+            Command::Dial { channel, timeout_seconds } => {
+                let Some(live) = self.channels.get(&channel) else { return not_found() };
+                if live.leg.as_ref().is_none_or(|leg| leg.dialled) {
                     return refused(409);
                 }
-                Some(_) => self.dial_leg(&channel, timeout_seconds),
-            },
+                self.dial_leg(&channel, timeout_seconds);
+                return Ok(Found::Dialled(channel));
+            }
             Command::Answer(channel) => {
                 if !self.channels.contains_key(&channel) {
                     return not_found();
