@@ -99,6 +99,11 @@ impl CallRecord {
         self.attempts.iter().find(|attempt| attempt.result == Some(AttemptResult::Answered))
     }
 
+    /// Whether caller and client talk.
+    pub const fn is_talk(&self) -> bool {
+        self.answered_at.is_some() && self.ending.is_none() && self.end.is_none()
+    }
+
     /// Whether the dialplan led it without asking, and only reported it.
     pub fn is_led_elsewhere(&self) -> bool {
         self.call.is_of_channel()

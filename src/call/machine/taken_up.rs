@@ -54,6 +54,12 @@ impl Machine {
         machine
     }
 
+    /// The same where events flow: what a check finds is true until one says otherwise.
+    pub fn hearing(mut self) -> Self {
+        self.blind = false;
+        self
+    }
+
     /// The same for a call whose legs were already being taken down.
     pub(super) fn adopt_ending(mut self, ending: End) -> Self {
         self.state = State::Ending;

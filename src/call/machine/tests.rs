@@ -367,6 +367,17 @@ impl World {
         self.give(Input::Started);
     }
 
+    /// Two talk, and their driver is no more: what it had still to do is lost, and no event.
+    fn meet_defect(&mut self) {
+        let Some(record) = self.saved.clone().filter(CallRecord::is_talk) else { return };
+        self.effects.clear();
+        self.timers.clear();
+        let sold = record.answered_attempt().unwrap().hold(record.call);
+        self.ledger.settle(sold).now_or_never().unwrap();
+        self.machine = adopt::machine(record, &self.snapshot, self.now).hearing();
+        self.give(Input::Started);
+    }
+
     /// Everything on the switch is gone, and what was asked of it too.
     fn switch_restarts(&mut self) {
         self.events.clear();
@@ -395,6 +406,7 @@ impl World {
             5 => self.crash(),
             6 => self.give(Input::Unseen { since: self.now }),
             7 => self.switch_restarts(),
+            8 => self.meet_defect(),
             // Old news of legs that are gone or never were.
             3 if self.legs.get(&attempt).is_some_and(|leg| leg.gone) => {
                 self.give(Input::LegGone { attempt, cause: Some(16), sip: None });

@@ -40,7 +40,6 @@ struct World {
     vault: Arc<Vault>,
     luck: SmallRng,
     began: Timestamp,
-    defect: Option<u32>,
     folder: TempDir,
 }
 
@@ -66,7 +65,7 @@ impl Episode {
 
     pub fn run(&self) -> Report {
         clock::simulated::forget_calls();
-        drop(clock::simulated::cut_off());
+        drop(clock::simulated::defects());
         let mut world = World::build(self.seed);
         if self.is_told {
             world.switch.lock().tell();
@@ -103,7 +102,7 @@ impl World {
             asterisk.expect_trouble(TROUBLE_MS, trouble);
         }
         let vault = Arc::new(Vault::new(luck.random(), began, &mut luck));
-        Self { town, switch, vault, luck, began, defect: None, folder: folder_in_memory() }
+        Self { town, switch, vault, luck, began, folder: folder_in_memory() }
     }
 
     fn is_broken(&self) -> bool {
@@ -116,16 +115,16 @@ impl World {
         let runtime =
             Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let seed = self.luck.random();
-        // One call in some lives is cut off; what is seen of it is known to nobody.
-        self.defect = self.luck.random_ratio(1, 4).then(|| self.luck.random_range(0..600));
+        // One call in some lives meets with a defect, and perhaps with another.
+        let defect = self.luck.random_ratio(1, 4).then(|| self.luck.random_range(0..600));
+        let again = self.luck.random_ratio(1, 3).then(|| self.luck.random_range(0..8));
         runtime.block_on(async {
             let (began, since) = {
                 let asterisk = self.switch.lock();
                 clock::simulated::begin(asterisk.time());
                 (asterisk.now, Instant::now())
             };
-            let defect = self.defect;
-            clock::simulated::plan_defect(defect);
+            clock::simulated::plan_defect(defect, again);
             let stop_at = steps.map_or(u64::MAX, |steps| self.switch.lock().steps + steps);
             let happenings = let_happen(&self.switch, since, began, stop_at);
             tokio::select! {

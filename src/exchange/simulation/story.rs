@@ -43,6 +43,7 @@ pub struct Story {
     pub link: Option<LinkId>,
     /// The clients of whom the service was told that they were dialled, and when.
     told_dialled: Vec<(LinkId, Moment)>,
+    met_defect: Option<Met>,
     hidden: Vec<Hidden>,
     looked_at: Looked,
 }
@@ -52,6 +53,14 @@ pub struct Story {
 struct Looked {
     caller: Option<Moment>,
     leg: Option<Moment>,
+}
+
+/// What a defect of the service means for its call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Met {
+    /// The two talk, and go on.
+    Outlived,
+    CutOff,
 }
 
 /// From then on nothing was heard of a caller, until the service looked.
@@ -99,6 +108,7 @@ impl Story {
             leg: None,
             link: None,
             told_dialled: Vec::new(),
+            met_defect: None,
             hidden: Vec::new(),
             looked_at: Looked::default(),
         }
@@ -117,6 +127,30 @@ impl Story {
 
     pub fn is_known_as_dialled(&self, link: LinkId) -> bool {
         self.told_dialled.iter().any(|(known, _)| *known == link)
+    }
+
+    // --- what a defect means ---
+
+    /// A defect meets its call: a talk goes on, once in each life of the service, and is
+    /// looked at anew. What becomes of any other call is known to nobody.
+    pub fn meets_defect(&mut self, at: Moment, in_a_talk: bool) {
+        let from = at.saturating_sub(UNDER_WAY_MS);
+        if in_a_talk && self.met_defect.is_none() {
+            self.met_defect = Some(Met::Outlived);
+            self.hide(from);
+        } else {
+            self.met_defect = Some(Met::CutOff);
+            self.hidden.push(Hidden { from, until: Some(Moment::MAX), is_lost: false });
+        }
+    }
+
+    pub fn outlives_defect(&self) -> bool {
+        self.met_defect == Some(Met::Outlived)
+    }
+
+    /// Of another life of the service.
+    pub fn starts_anew(&mut self) {
+        self.met_defect = self.met_defect.filter(|met| *met == Met::CutOff);
     }
 
     // --- what was hidden ---

@@ -281,6 +281,9 @@ impl Asterisk {
     /// Asked for over ARI.
     pub(super) fn hang_up(&mut self, id: &str, cause: i32) {
         let Some(channel) = self.channels.get(id) else { return };
+        if cause == DEFECT {
+            self.checks.must_not_be_cut_off(channel.story, self.now);
+        }
         if channel.leg.is_none() && !channel.is_ghost {
             match cause {
                 NO_CALL => {}
