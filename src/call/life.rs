@@ -5,6 +5,9 @@
 //! other call is cut off; and so is one whose second driver meets with a defect too, since
 //! what is noted of it may be what no driver can bear.
 
+#[cfg(test)]
+mod tests;
+
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
