@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument, debug, info, warn};
 
 use super::errands::{Errands, errands};
@@ -57,7 +58,7 @@ impl Drop for Ending {
     }
 }
 
-struct Driver {
+struct Driver<'a> {
     parts: Arc<Parts>,
     machine: Machine,
     errands: Errands,
@@ -68,15 +69,19 @@ struct Driver {
     undecided_since: Option<Instant>,
     /// The attempt whose client was last heard to ring.
     rang: Option<u32>,
+    /// Until when the call is known to have been up, for whoever goes on after a defect.
+    known_until: &'a mut Timestamp,
 }
 
 /// Leads a call from its arrival to its end.
 ///
-/// `place` is its place among the calls on their way to a client, until it is dialled.
+/// After a defect, `known_until` says until when it is known to have been up; `place` is its
+/// place among the calls on their way to a client, until it is dialled.
 pub async fn lead(
     parts: Arc<Parts>,
     machine: Machine,
-    mut mailbox: mpsc::Receiver<Stamped>,
+    mailbox: &mut mpsc::Receiver<Stamped>,
+    known_until: &mut Timestamp,
     place: Option<Place>,
 ) {
     let call = machine.record().call;
@@ -92,7 +97,8 @@ pub async fn lead(
         parts: parts.clone(),
         results: results_in,
     };
-    let hands = tokio::spawn(hands.work(waiting).in_current_span());
+    // Where a defect ends this, they end too: whoever goes on has hands of its own.
+    let hands = AbortOnDropHandle::new(tokio::spawn(hands.work(waiting).in_current_span()));
     let is_new = machine.record().attempts.is_empty();
     let mut driver = Driver {
         parts,
@@ -102,6 +108,7 @@ pub async fn lead(
         errands,
         is_ending: Ending(is_ending),
         timers: Vec::new(),
+        known_until,
     };
     driver.take(clock::now(), Input::Started);
     while !driver.machine.is_closed() {
@@ -136,10 +143,11 @@ pub async fn lead(
     }
 }
 
-impl Driver {
+impl Driver<'_> {
     fn take(&mut self, at: Timestamp, input: Input) {
+        *self.known_until = if let Input::Unseen { since } = input { since } else { at };
         #[cfg(test)]
-        clock::simulated::perhaps_a_defect(self.machine.record().call);
+        clock::simulated::perhaps_a_defect(self.machine.record(), at);
         debug!(?input, "input");
         let is_audited = matches!(input, Input::LegSeen { .. });
         let is_missed =
@@ -261,6 +269,7 @@ mod tests {
             client_name: "Acme".to_owned(),
             client_identifier: "acme".to_owned(),
             held_at: record.started_at,
+            dialled_at: None,
             ringing_at: None,
             answered_at: None,
             ended_at: None,

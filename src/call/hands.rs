@@ -177,7 +177,7 @@ impl Hands {
         let result = self.dial(&leg, seconds).await;
         self.leave_setup();
         match result {
-            Ok(()) => {}
+            Ok(()) => self.report(Input::LegDialled { attempt }),
             Err(error @ AriError::OutcomeUnknown { .. }) => {
                 warn!(%error, "whether the client was dialled is not known");
             }

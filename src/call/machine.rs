@@ -123,7 +123,7 @@ pub struct Machine {
     rebridge: bool,
     /// Links still to be tried, in the frozen order.
     left: Vec<Arc<Link>>,
-    /// The link of an adopted attempt whose client perhaps was never dialled.
+    /// The link of an adopted attempt whose client isn't known to have been dialled.
     again: Option<Arc<Link>>,
     refusals: Vec<Refusal>,
     /// Why the caller's leg ends, as the switch says.
@@ -241,9 +241,13 @@ impl Machine {
                     self.give_up(attempt, AttemptResult::Unreachable, cause::NORMAL);
                 }
             }
+            Input::LegDialled { attempt } if self.is_leg(attempt) && !self.is_ending() => {
+                self.note_dialled(at, attempt);
+            }
             Input::LegRinging { attempt } if self.is_leg(attempt) => {
                 if self.state == State::Dialling {
                     self.attempt_mut(attempt).ringing_at.get_or_insert(at);
+                    self.note_dialled(at, attempt);
                 }
             }
             Input::LegIdle { attempt } if self.is_leg(attempt) => match self.state {
@@ -300,6 +304,7 @@ impl Machine {
             // About a leg of an earlier attempt: old news.
             Input::LegNotCreated { .. }
             | Input::LegNotDialled { .. }
+            | Input::LegDialled { .. }
             | Input::LegRinging { .. }
             | Input::LegIdle { .. }
             | Input::LegAnswered { .. }

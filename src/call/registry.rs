@@ -22,10 +22,10 @@ use serde::Deserialize;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, debug, error, info, warn};
+use tracing::{Instrument, debug, info, warn};
 
-use super::cut_off::cut_off;
-use super::driver::{self, MAILBOX, Parts, Stamped};
+use super::driver::{MAILBOX, Parts, Stamped};
+use super::life::Life;
 use super::machine::{Input, Machine};
 use super::outcome::cause;
 use super::record::{CallRecord, clean, limits};
@@ -456,19 +456,19 @@ impl Registry {
     }
 
     fn lead(&mut self, machine: Machine, place: Option<Place>) {
-        let call = machine.record().call;
-        let arrived = machine.record().clone();
+        let CallRecord { call, channel, .. } = machine.record();
+        let (call, caller) = (*call, ChannelId(channel.clone()));
         let (mailbox_in, mailbox) = mpsc::channel(MAILBOX);
         self.calls.insert(call, mailbox_in);
-        self.callers.insert(ChannelId(arrived.channel.clone()), call);
-        let (parts, closed) = (self.parts.clone(), self.closed.0.clone());
+        self.callers.insert(caller, call);
+        let closed = self.closed.0.clone();
+        let life = Life {
+            parts: self.parts.clone(),
+            routing: self.routing.clone(),
+            connected: self.connected.clone(),
+        };
         let life = async move {
-            // A task of its own, so that a defect in one call ends that call alone.
-            let led = driver::lead(parts.clone(), machine, mailbox, place).in_current_span();
-            if let Err(defect) = tokio::spawn(led).await {
-                error!(error = %defect, "a call was cut off by a defect");
-                cut_off(&parts, arrived).await;
-            }
+            life.lead(machine, mailbox, place).await;
             if closed.send(call).is_err() {
                 warn!("a call outlived the registry");
             }

@@ -27,6 +27,15 @@ impl Machine {
         }
     }
 
+    /// Its client has the call: a run that goes on with it must not send it once more.
+    pub(super) fn note_dialled(&mut self, at: Timestamp, attempt: u32) {
+        let attempt = self.attempt_mut(attempt);
+        if attempt.dialled_at.is_none() {
+            attempt.dialled_at = Some(at);
+            self.save();
+        }
+    }
+
     pub(super) fn on_leg_answered(&mut self, at: Timestamp, attempt: u32) {
         if self.state == State::Detaching {
             self.attempt_mut(attempt).answered_at.get_or_insert(at);
@@ -147,6 +156,7 @@ impl Machine {
         let attempt = self.attempt_mut(leg.attempt);
         let seen = attempt.answered_at.or(attempt.ringing_at).unwrap_or(attempt.held_at);
         attempt.ended_at = Some(at.max(seen));
+        attempt.dialled_at = None;
         attempt.result = Some(result);
         attempt.cause = cause;
         attempt.sip = sip;

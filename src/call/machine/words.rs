@@ -35,6 +35,10 @@ pub enum Input {
     LegNotDialled {
         attempt: u32,
     },
+    /// The switch has sent the call to the leg's client.
+    LegDialled {
+        attempt: u32,
+    },
     LegRinging {
         attempt: u32,
     },

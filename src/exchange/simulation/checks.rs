@@ -13,14 +13,17 @@ use super::vault::is_answered;
 use crate::ari::LegId;
 use crate::call::{CallRecord, Outcome};
 use crate::capacity::{Caps, Scope};
-use crate::clock::{self, Timestamp};
-use crate::ids::{CallId, LinkId};
+use crate::clock::simulated::{self, Defect};
+use crate::clock::Timestamp;
+use crate::ids::LinkId;
 
 pub struct Checks {
     town: Arc<Town>,
     began: Timestamp,
-    /// Calls that were cut off by a defect, and when.
-    cut_off: Vec<(CallId, Timestamp)>,
+    /// Of calls that had no client yet.
+    early_defects: Vec<Defect>,
+    /// Callers who come now are left to the next life of the service.
+    lets_go: bool,
     pub stories: Vec<Story>,
     /// The first promise that was broken.
     pub broken: Option<String>,
@@ -40,6 +43,9 @@ pub struct Report {
     pub dialled: u64,
     pub full: u64,
     pub kills: u64,
+    /// Lives of the service that ended because it was asked to.
+    pub stops: u64,
+    pub sent_back: u64,
     pub crashes_of_asterisk: u64,
     pub hangs: u64,
     pub breaks: u64,
@@ -49,6 +55,8 @@ pub struct Report {
     pub hung_up_answered: u64,
     pub dropped_out: u64,
     pub defects: u64,
+    /// Those that a talk had to outlive.
+    pub defects_outlived: u64,
     pub commands: u64,
     pub commands_lost: u64,
     pub events_lost: u64,
@@ -68,7 +76,8 @@ impl Checks {
         Self {
             town,
             began,
-            cut_off: Vec::new(),
+            early_defects: Vec::new(),
+            lets_go: false,
             stories: Vec::new(),
             broken: None,
             report: Report::default(),
@@ -88,7 +97,9 @@ impl Checks {
     // --- what happens ---
 
     pub fn entered(&mut self, story: usize, at: Moment) {
-        self.stories[story].entered.get_or_insert(at);
+        if !self.lets_go {
+            self.stories[story].entered.get_or_insert(at);
+        }
     }
 
     pub fn heard(&mut self, story: usize, at: Moment, talks_until: Moment) {
@@ -161,6 +172,7 @@ impl Checks {
 
     /// The service has looked at a channel, and knows how it was then.
     pub fn looked_at(&mut self, channel: &str, at: Moment, hears: bool) {
+        self.note_defects();
         let its = |story: &&mut Story| story.is_leg(channel) || story.channel == channel;
         if let Some(story) = self.stories.iter_mut().find(its) {
             story.look(channel, at, hears);
@@ -171,29 +183,53 @@ impl Checks {
         self.stories.iter_mut().for_each(Story::heard_again);
     }
 
+    /// The service is about to end. From here on it lets go of whoever it does nothing for yet.
+    pub fn lets_go(&mut self) {
+        self.lets_go = true;
+        for story in self.stories.iter_mut().filter(|story| !story.is_begun) {
+            if story.left.is_none() {
+                story.entered = None;
+            }
+        }
+    }
+
     pub fn told_left(&mut self, story: usize, at: Moment) {
         self.stories[story].told_left.get_or_insert(at);
+    }
+
+    /// The service was told that this leg's client has been dialled.
+    pub fn told_dialled(&mut self, leg: &str, at: Moment) {
+        if let Some(story) = self.stories.iter_mut().find(|story| story.is_leg(leg)) {
+            story.told_dialled(at);
+        }
     }
 
     /// The service that was told is no more, and what was on its way to it is lost.
     pub fn forget_what_was_told(&mut self, now: Moment) {
         let since = now.saturating_sub(UNDER_WAY_MS);
+        self.lets_go = false;
         for story in &mut self.stories {
             story.told_left = None;
+            story.starts_anew();
+            story.forget_dialled_since(now);
             if story.entered.is_some() && story.left.is_none_or(|left| left >= since) {
                 story.hide(since);
             }
         }
     }
 
-    /// What becomes of a call that was cut off is known to nobody.
     fn note_defects(&mut self) {
-        for (call, at) in clock::simulated::cut_off() {
-            self.cut_off.push((call, at));
-            let is_its = |leg: &String| LegId::parse(leg).is_some_and(|leg| leg.call == call);
+        for defect in simulated::defects() {
+            self.report.defects += 1;
+            let is_its =
+                |leg: &String| LegId::parse(leg).is_some_and(|leg| leg.call == defect.call);
             let its = |story: &&mut Story| story.leg.as_ref().is_some_and(is_its);
-            if let Some(story) = self.stories.iter_mut().find(its) {
-                story.hide(moment_of(self.began, at).saturating_sub(UNDER_WAY_MS));
+            match self.stories.iter_mut().find(its) {
+                Some(story) => {
+                    story.meets_defect(moment_of(self.began, defect.at), defect.in_a_talk);
+                    self.report.defects_outlived += u64::from(story.outlives_defect());
+                }
+                None => self.early_defects.push(defect),
             }
         }
     }
@@ -235,6 +271,10 @@ impl Checks {
         let Some(link) = self.town.link(number, endpoint) else {
             return self.fail(|| format!("{number} is not sold to {endpoint}"));
         };
+        if self.stories[story].is_known_as_dialled(link) {
+            let story = self.stories[story].clone();
+            return self.fail(|| format!("{endpoint} was dialled a second time: {story:?}"));
+        }
         self.stories[story].link = Some(link);
         self.stories[story].leg = Some(leg.to_owned());
         self.stories[story].parted = None;
@@ -267,6 +307,16 @@ impl Checks {
         }
     }
 
+    /// The service hangs up, as it does with what it can't lead any more.
+    pub fn must_not_be_cut_off(&mut self, story: usize, now: Moment) {
+        self.note_defects();
+        let story = &self.stories[story];
+        if story.outlives_defect() && story.left.is_none() {
+            let story = story.clone();
+            self.fail(|| format!("a talk was cut off by a single defect: {now} {story:?}"));
+        }
+    }
+
     pub fn must_not_stay_alone(&mut self, channel: &str, looks: u32) {
         self.report.alone_most = self.report.alone_most.max(looks);
         if looks > ALONE_MOST {
@@ -279,11 +329,10 @@ impl Checks {
     /// Every caller has one record, and it says what happened.
     pub fn records_must_be_right(&mut self, records: &[Arc<CallRecord>]) {
         self.note_defects();
-        self.report.defects += self.cut_off.len() as u64;
-        for (call, at) in self.cut_off.clone() {
+        for Defect { call, at, .. } in std::mem::take(&mut self.early_defects) {
             let record = records.iter().find(|record| record.call == call);
             if let Some(story) = record.and_then(|record| self.story_of(&record.channel)) {
-                self.hide(story, moment_of(self.began, at).saturating_sub(UNDER_WAY_MS));
+                self.stories[story].meets_defect(moment_of(self.began, at), false);
             }
         }
         let mut by_channel: BTreeMap<&str, Vec<&CallRecord>> = BTreeMap::new();
@@ -307,7 +356,7 @@ impl Checks {
 
     /// What was counted of calls is what the records say, where one life counted them all.
     pub fn figures_must_be_right(&mut self, figures: &str, records: &[Arc<CallRecord>]) {
-        if self.report.kills > 0 {
+        if self.report.kills + self.report.stops > 0 {
             return;
         }
         let mut expected = BTreeMap::<String, u64>::new();
@@ -375,6 +424,8 @@ impl Report {
         self.dialled += other.dialled;
         self.full += other.full;
         self.kills += other.kills;
+        self.stops += other.stops;
+        self.sent_back += other.sent_back;
         self.crashes_of_asterisk += other.crashes_of_asterisk;
         self.hangs += other.hangs;
         self.breaks += other.breaks;
@@ -383,6 +434,7 @@ impl Report {
         self.hung_up_answered += other.hung_up_answered;
         self.dropped_out += other.dropped_out;
         self.defects += other.defects;
+        self.defects_outlived += other.defects_outlived;
         self.commands += other.commands;
         self.commands_lost += other.commands_lost;
         self.events_lost += other.events_lost;
@@ -401,6 +453,8 @@ impl Report {
             self.dialled,
             self.full,
             self.kills,
+            self.stops,
+            self.sent_back,
             self.crashes_of_asterisk,
             self.hangs,
             self.breaks,
@@ -408,7 +462,8 @@ impl Report {
             self.dropped_out,
             self.hung_up - self.hung_up_answered,
             self.hung_up_answered,
-            self.defects,
+            self.defects - self.defects_outlived,
+            self.defects_outlived,
             self.commands_lost,
             self.events_lost,
             self.events_doubled,
@@ -422,8 +477,8 @@ impl fmt::Display for Report {
         write!(
             f,
             "{} calls: {} answered, {} of them heard in part and exact, {} interrupted, {} refused for want of room; {} clients dialled; \
-             the service killed {} times, Asterisk crashed {} times, hung {} times, the socket broke \
-             {} times; {} commands, {} lost; {} events lost, {} doubled; {} cancels met an answer, {} hung up by operators, {} of them answered, {} dropped out of their bridge; {} looks at most found one channel alone; {} steps",
+             the service killed {} times, and ended {} times with {} callers sent back, Asterisk crashed {} times, hung {} times, the socket broke \
+             {} times; {} commands, {} lost; {} events lost, {} doubled; {} cancels met an answer, {} hung up by operators, {} of them answered, {} dropped out of their bridge; {} defects, {} of them outlived; {} looks at most found one channel alone; {} steps",
             self.calls,
             self.answered,
             self.exact,
@@ -431,6 +486,8 @@ impl fmt::Display for Report {
             self.full,
             self.dialled,
             self.kills,
+            self.stops,
+            self.sent_back,
             self.crashes_of_asterisk,
             self.hangs,
             self.breaks,
@@ -442,6 +499,8 @@ impl fmt::Display for Report {
             self.hung_up,
             self.hung_up_answered,
             self.dropped_out,
+            self.defects,
+            self.defects_outlived,
             self.alone_most,
             self.steps,
         )

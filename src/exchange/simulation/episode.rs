@@ -40,8 +40,18 @@ struct World {
     vault: Arc<Vault>,
     luck: SmallRng,
     began: Timestamp,
-    defect: Option<u32>,
     folder: TempDir,
+}
+
+/// How a life of the service ends, and when.
+#[derive(Clone, Copy, Debug)]
+enum Until {
+    /// It is killed when so much more has happened.
+    Killed(u64),
+    /// It is asked to end when so much more has happened, and waits for its calls or not.
+    Asked(u64, Option<Duration>),
+    /// Everybody has left.
+    Quiet,
 }
 
 /// In which callers arrive.
@@ -66,24 +76,24 @@ impl Episode {
 
     pub fn run(&self) -> Report {
         clock::simulated::forget_calls();
-        drop(clock::simulated::cut_off());
+        drop(clock::simulated::defects());
         let mut world = World::build(self.seed);
         if self.is_told {
             world.switch.lock().tell();
         }
-        let kills = [0, 1, 1, 2, 3][world.luck.random_range(0..5)];
-        for _ in 0..kills {
-            let steps = world.luck.random_range(1..1_500);
-            world.live(Some(steps));
+        let ends = [0, 1, 1, 2, 3][world.luck.random_range(0..5)];
+        for _ in 0..ends {
+            let until = world.invent_end();
+            world.live(until);
             if world.is_broken() {
                 break;
             }
-            world.die();
+            world.die(until);
         }
         if !world.is_broken() {
-            world.live(None);
+            world.live(Until::Quiet);
         }
-        world.end(kills, self.is_told)
+        world.end(ends, self.is_told)
     }
 }
 
@@ -103,40 +113,52 @@ impl World {
             asterisk.expect_trouble(TROUBLE_MS, trouble);
         }
         let vault = Arc::new(Vault::new(luck.random(), began, &mut luck));
-        Self { town, switch, vault, luck, began, defect: None, folder: folder_in_memory() }
+        Self { town, switch, vault, luck, began, folder: folder_in_memory() }
+    }
+
+    /// Mostly violent.
+    fn invent_end(&mut self) -> Until {
+        let steps = self.luck.random_range(1..1_500);
+        match self.luck.random_range(0..6) {
+            0 => Until::Asked(steps, None),
+            1 => {
+                let patience = Duration::from_millis(self.luck.random_range(0..12_000));
+                Until::Asked(steps, Some(patience))
+            }
+            _ => Until::Killed(steps),
+        }
     }
 
     fn is_broken(&self) -> bool {
         self.switch.lock().checks.broken.is_some()
     }
 
-    /// The service runs: until it has done so many steps, or until everybody has left.
-    fn live(&mut self, steps: Option<u64>) {
+    /// The service runs.
+    fn live(&mut self, until: Until) {
         // A runtime for each life: to drop it is to kill the service, at this very point.
         let runtime =
             Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let seed = self.luck.random();
-        // One call in some lives is cut off; what is seen of it is known to nobody.
-        self.defect = self.luck.random_ratio(1, 4).then(|| self.luck.random_range(0..600));
+        // One call in some lives meets with a defect, and perhaps with another.
+        let defect = self.luck.random_ratio(1, 4).then(|| self.luck.random_range(0..600));
+        let again = self.luck.random_ratio(1, 3).then(|| self.luck.random_range(0..8));
         runtime.block_on(async {
             let (began, since) = {
                 let asterisk = self.switch.lock();
                 clock::simulated::begin(asterisk.time());
                 (asterisk.now, Instant::now())
             };
-            let defect = self.defect;
-            clock::simulated::plan_defect(defect);
-            let stop_at = steps.map_or(u64::MAX, |steps| self.switch.lock().steps + steps);
-            let happenings = let_happen(&self.switch, since, began, stop_at);
+            clock::simulated::plan_defect(defect, again);
+            let happenings = let_happen(&self.switch, since, began, until);
             tokio::select! {
                 biased;
                 () = happenings => {}
-                () = self.serve(seed, steps.is_some()) => {}
+                () = self.serve(seed, until) => {}
             }
         });
     }
 
-    async fn serve(&self, seed: u64, until_killed: bool) {
+    async fn serve(&self, seed: u64, until: Until) {
         let (signals_in, signals) = mpsc::channel(SIGNALS);
         let routing = Arc::new(Current::default());
         routing.set(self.town.snapshot());
@@ -167,10 +189,11 @@ impl World {
         self.switch.agenda_changed.notify_one();
         let requests = exchange.requests.clone();
         let life = async {
-            if until_killed {
-                std::future::pending::<()>().await;
+            match until {
+                Until::Killed(_) => std::future::pending().await,
+                Until::Asked(_, patience) => self.end_in_order(exchange, patience).await,
+                Until::Quiet => self.come_to_rest(exchange, &metrics).await,
             }
-            self.come_to_rest(exchange, &metrics).await;
         };
         tokio::select! {
             biased;
@@ -191,6 +214,17 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Waits until it is asked to end, and does. Calls that are up stay up.
+    async fn end_in_order(&self, exchange: Exchange, patience: Option<Duration>) {
+        self.switch.service_ends.notified().await;
+        if let Some(patience) = patience {
+            self.switch.lock().checks.lets_go();
+            exchange.wait_for_calls(patience).await;
+        }
+        self.switch.lock().hang_up_line();
+        exchange.stop().await;
     }
 
     /// Everybody leaves in the end, and nothing of them is left.
@@ -232,11 +266,14 @@ impl World {
         exchange.stop().await;
     }
 
-    /// It was killed; the world goes on without it for a while.
-    fn die(&mut self) {
+    /// It is no more; the world goes on without it for a while.
+    fn die(&mut self, until: Until) {
         let down_ms = self.luck.random_range(20..5_000);
         let mut asterisk = self.switch.lock();
-        asterisk.checks.report.kills += 1;
+        match until {
+            Until::Asked(..) => asterisk.checks.report.stops += 1,
+            Until::Killed(_) | Until::Quiet => asterisk.checks.report.kills += 1,
+        }
         // As the last write would have left them.
         let seen = asterisk.now.saturating_sub(self.luck.random_range(0..1_000));
         touch(self.folder.path(), self.began + Duration::from_millis(seen));
@@ -247,7 +284,7 @@ impl World {
         asterisk.now = back;
     }
 
-    fn end(self, kills: u32, is_told: bool) -> Report {
+    fn end(self, ends: u32, is_told: bool) -> Report {
         let mut asterisk = self.switch.lock();
         if asterisk.checks.broken.is_none() {
             asterisk.checks.broken = self.vault.broken();
@@ -256,7 +293,8 @@ impl World {
         if is_told && asterisk.checks.broken.is_some() {
             println!("{}", asterisk.told());
         }
-        assert!(u64::from(kills) >= asterisk.checks.report.kills);
+        let Report { kills, stops, .. } = asterisk.checks.report;
+        assert!(u64::from(ends) >= kills + stops);
         Report {
             broken: asterisk.checks.broken.clone(),
             calls: asterisk.checks.stories.len() as u64,
@@ -268,7 +306,11 @@ impl World {
 }
 
 /// Lets the agenda happen, in simulated time.
-async fn let_happen(switch: &Shared, since: Instant, began: people::Moment, stop_at: u64) {
+async fn let_happen(switch: &Shared, since: Instant, began: people::Moment, until: Until) {
+    let mut stop_at = match until {
+        Until::Killed(steps) | Until::Asked(steps, _) => switch.lock().steps + steps,
+        Until::Quiet => u64::MAX,
+    };
     loop {
         let next = switch.next().expect("somebody always looks around");
         let due = since + Duration::from_millis(next.saturating_sub(began));
@@ -283,8 +325,13 @@ async fn let_happen(switch: &Shared, since: Instant, began: people::Moment, stop
         if !asterisk.hung_up.is_empty() {
             switch.operator_hangs_up.notify_one();
         }
-        if asterisk.checks.broken.is_some() || asterisk.steps >= stop_at {
+        if asterisk.checks.broken.is_some() {
             return;
+        }
+        if asterisk.steps >= stop_at {
+            let Until::Asked(..) = until else { return };
+            stop_at = u64::MAX;
+            switch.service_ends.notify_one();
         }
     }
 }

@@ -26,6 +26,7 @@ pub enum Command {
     Dial { channel: String, timeout_seconds: u32 },
     Answer(String),
     HangUp { channel: String, cause: i32 },
+    SendBack(String),
     Look(String),
     Channels,
     Bridges,
@@ -35,6 +36,8 @@ pub enum Command {
 pub enum Found {
     Nothing,
     Created,
+    /// The INVITE of this leg was sent.
+    Dialled(String),
     Channel { id: String, at: Moment, channel: Option<Channel> },
     Channels(Vec<Channel>),
     Bridges(Vec<Bridge>),
@@ -127,14 +130,20 @@ impl Asterisk {
 
     /// The answer arrives, if somebody still waits for it.
     pub(super) fn reply(&mut self, reply: Reply, answer: Answer) {
-        let looked_at = match &answer {
-            Ok(Found::Channel { id, at, .. }) => Some((id.clone(), *at)),
-            _ => None,
-        };
-        if reply.send(answer).is_ok()
-            && let Some((channel, at)) = looked_at
-        {
+        let (mut looked_at, mut dialled) = (None, None);
+        match &answer {
+            Ok(Found::Channel { id, at, .. }) => looked_at = Some((id.clone(), *at)),
+            Ok(Found::Dialled(leg)) => dialled = Some(leg.clone()),
+            _ => {}
+        }
+        if reply.send(answer).is_err() {
+            return;
+        }
+        if let Some((channel, at)) = looked_at {
             self.checks.looked_at(&channel, at, self.line.is_heard());
+        }
+        if let Some(leg) = dialled {
+            self.checks.told_dialled(&leg, self.now);
         }
     }
 
@@ -188,13 +197,14 @@ impl Asterisk {
                 self.create_leg(&channel, story, &endpoint);
                 return Ok(Found::Created);
             }
-            Command::Dial { channel, timeout_seconds } => match self.channels.get(&channel) {
-                None => return not_found(),
-                Some(live) if live.leg.as_ref().is_none_or(|leg| leg.dialled) => {
+            Command::Dial { channel, timeout_seconds } => {
+                let Some(live) = self.channels.get(&channel) else { return not_found() };
+                if live.leg.as_ref().is_none_or(|leg| leg.dialled) {
                     return refused(409);
                 }
-                Some(_) => self.dial_leg(&channel, timeout_seconds),
-            },
+                self.dial_leg(&channel, timeout_seconds);
+                return Ok(Found::Dialled(channel));
+            }
             Command::Answer(channel) => {
                 if !self.channels.contains_key(&channel) {
                     return not_found();
@@ -202,6 +212,7 @@ impl Asterisk {
                 self.answer_caller(&channel);
             }
             Command::HangUp { channel, cause } => self.hang_up(&channel, cause),
+            Command::SendBack(channel) => self.send_back(&channel),
             Command::Look(channel) => {
                 self.note_client_seen(&channel);
                 let live = self.channels.get(&channel).map(|live| self.shown(&channel, live));
@@ -290,6 +301,10 @@ impl Switch for Simulated {
 
     async fn hang_up(&self, channel: &str, cause: i32) -> Done {
         self.order("hang up", Command::HangUp { channel: channel.to_owned(), cause }).await
+    }
+
+    async fn send_back(&self, channel: &str) -> Done {
+        self.order("send back", Command::SendBack(channel.to_owned())).await
     }
 
     async fn channel(&self, channel: &str) -> Result<Option<Channel>, AriError> {
