@@ -13,8 +13,8 @@ use super::vault::is_answered;
 use crate::ari::LegId;
 use crate::call::{CallRecord, Outcome};
 use crate::capacity::{Caps, Scope};
-use crate::clock::simulated::{self, Defect};
 use crate::clock::Timestamp;
+use crate::clock::simulated::{self, Defect};
 use crate::ids::LinkId;
 
 pub struct Checks {

@@ -38,7 +38,11 @@ pub enum Found {
     Created,
     /// The INVITE of this leg was sent.
     Dialled(String),
-    Channel { id: String, at: Moment, channel: Option<Channel> },
+    Channel {
+        id: String,
+        at: Moment,
+        channel: Option<Channel>,
+    },
     Channels(Vec<Channel>),
     Bridges(Vec<Bridge>),
 }
