@@ -22,7 +22,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, debug, info, warn};
+use tracing::{Instrument, debug, error, info, warn};
 
 use super::driver::{MAILBOX, Parts, Stamped};
 use super::life::Life;
