@@ -72,6 +72,11 @@ impl Registry {
                 self.take_down_channel(channel.0);
                 Drift::ChannelWithoutCall
             }
+            Finding::LeftAlone(channel) => {
+                warn!(channel.id = %channel, "a channel that another instance left alone is taken down");
+                self.take_down_channel(channel.0);
+                Drift::ChannelWithoutCall
+            }
             Finding::BridgeWithoutCall(bridge) => {
                 warn!(bridge.id = bridge, "a bridge without a call is taken down");
                 self.take_down_bridge(bridge);
