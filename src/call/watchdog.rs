@@ -3,7 +3,8 @@
 //! The registry lists what is on the switch after every connection and once in a while,
 //! and asks here what of it fits no call, and which call fits nothing of it. What is
 //! just coming or going doesn't fit either, so a finding counts when it is made twice
-//! in a row. There should never be one: each is counted, logged and mended.
+//! in a row, half a second apart at least and on one and the same connection. There
+//! should never be one: each is counted, logged and mended.
 //!
 //! Another instance may lead calls on the same Asterisk. They are its own, and are let
 //! alone, until somebody is left alone in one of its bridges, and stays so for longer
@@ -11,6 +12,9 @@
 //! to judge, whatever it looks like.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::ari::model::Bridge;
 use crate::ari::{Channel, ChannelId, ChannelState, LegId};
@@ -21,6 +25,16 @@ use crate::ids::{CallId, Mark};
 pub struct Found {
     pub channels: Vec<Channel>,
     pub bridges: Vec<Bridge>,
+}
+
+/// A look at the switch.
+#[derive(Debug)]
+pub struct Listing {
+    /// On which connection to the switch it was begun, see [`Watchdog::connected`].
+    pub connection: u64,
+    pub begun: Instant,
+    pub ended: Instant,
+    pub found: Found,
 }
 
 /// What there should be.
@@ -57,7 +71,14 @@ pub enum Finding {
 pub struct Watchdog {
     /// How often in a row each was found.
     suspects: BTreeMap<Finding, u32>,
+    /// Counts the connections to the switch.
+    connection: u64,
+    /// When the last listing was whole.
+    looked: Option<Instant>,
 }
+
+/// Whatever is just coming or going has come or gone by then.
+const APART: Duration = Duration::from_millis(500);
 
 impl Finding {
     /// How often in a row it is found before it is sure.
@@ -71,6 +92,29 @@ impl Finding {
 }
 
 impl Watchdog {
+    /// Events flow from here on, and some were missed: what was found before proves nothing.
+    pub fn connected(&mut self) {
+        self.connection += 1;
+        self.looked = None;
+        self.suspects.clear();
+    }
+
+    pub const fn connection(&self) -> u64 {
+        self.connection
+    }
+
+    /// Whether it shows something new. After a stall there may be several that were made
+    /// at one and the same moment.
+    pub fn heeds(&mut self, listing: &Listing) -> bool {
+        let is_early =
+            self.looked.is_some_and(|last| listing.begun.saturating_duration_since(last) < APART);
+        if listing.connection != self.connection || is_early {
+            return false;
+        }
+        self.looked = Some(listing.ended);
+        true
+    }
+
     /// What was found so often now that it is sure. None of it is a suspect any more.
     pub fn look(&mut self, found: &Found, expected: &Expected<'_>) -> Vec<Finding> {
         let before = std::mem::take(&mut self.suspects);
@@ -365,5 +409,41 @@ mod tests {
         let call = clock::new_call_id().led_by(mark());
         let callers = BTreeMap::from([(ChannelId("1.0".to_owned()), call)]);
         assert!(!is_suspicious(&found, &callers));
+    }
+
+    /// A listing that took so long, and began so long after the other.
+    fn listing(connection: u64, begun: Instant, took_ms: u64) -> Listing {
+        let ended = begun + Duration::from_millis(took_ms);
+        let found = Found { channels: Vec::new(), bridges: Vec::new() };
+        Listing { connection, begun, ended, found }
+    }
+
+    #[test]
+    fn a_listing_that_began_when_the_last_had_hardly_ended_confirms_nothing() {
+        let ms = Duration::from_millis;
+        let begun = Instant::now();
+        for (after, is_heeded) in [(0, false), (1_000, false), (1_499, false), (1_500, true)] {
+            let mut watchdog = Watchdog::default();
+            assert!(watchdog.heeds(&listing(0, begun, 1_000)));
+            let next = listing(0, begun + ms(after), 1_500);
+            assert_eq!(watchdog.heeds(&next), is_heeded, "{after}");
+        }
+    }
+
+    #[test]
+    fn what_was_listed_or_found_on_an_earlier_connection_confirms_nothing() {
+        let (found, _, call) = talking();
+        let none = BTreeMap::new();
+        let expected = expected(&none, &[call]);
+        let begun = Instant::now();
+        let mut watchdog = Watchdog::default();
+        assert!(watchdog.heeds(&listing(0, begun, 10)));
+        assert_eq!(watchdog.look(&found, &expected), []);
+        watchdog.connected();
+        let later = begun + Duration::from_secs(5);
+        assert!(!watchdog.heeds(&listing(0, later, 10)));
+        assert!(watchdog.heeds(&listing(watchdog.connection(), begun, 10)), "the first is new");
+        assert_eq!(watchdog.look(&found, &expected), [], "it was seen once since then");
+        assert_ne!(watchdog.look(&found, &expected), []);
     }
 }

@@ -2,13 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::Registry;
 use crate::ari::{ChannelId, LegId};
 use crate::call::machine::Input;
 use crate::call::outcome::cause;
-use crate::call::watchdog::{self, Expected, Finding, Found};
+use crate::call::watchdog::{self, Expected, Finding, Found, Listing};
 use crate::clock;
 use crate::telemetry::{Drift, call_span};
 
@@ -18,21 +19,30 @@ impl Registry {
         if !self.connected.load(Ordering::Acquire) {
             return;
         }
-        let (switch, found) = (self.parts.switch.clone(), self.audits.0.clone());
+        let (switch, listings) = (self.parts.switch.clone(), self.audits.0.clone());
+        let connection = self.watchdog.connection();
         self.tracker.spawn(async move {
+            let begun = Instant::now();
             let listed = tokio::try_join!(switch.channels(), switch.bridges())
                 .map(|(channels, bridges)| Found { channels, bridges })
                 .inspect_err(|error| warn!(%error, "the switch could not be audited"));
+            let ended = Instant::now();
+            let listing = listed.ok().map(|found| Listing { connection, begun, ended, found });
             // Full means that an earlier audit still waits to be looked at.
-            drop(found.try_send(listed.ok()));
+            drop(listings.try_send(listing));
         });
     }
 
-    pub(super) fn on_found(&mut self, found: &Found) {
-        // It is from before the connection broke.
-        if !self.connected.load(Ordering::Acquire) {
-            return;
+    /// Whether it showed anything new.
+    pub(super) fn on_listing(&mut self, listing: &Listing) -> bool {
+        let is_new = self.connected.load(Ordering::Acquire) && self.watchdog.heeds(listing);
+        if is_new {
+            self.on_found(&listing.found);
         }
+        is_new
+    }
+
+    pub(super) fn on_found(&mut self, found: &Found) {
         let expected = Expected {
             mark: self.mark,
             application: self.parts.switch.application(),
