@@ -29,7 +29,7 @@ use super::machine::{Input, Machine};
 use super::outcome::cause;
 use super::record::{CallRecord, clean, limits};
 use super::setup::Place;
-use super::watchdog::{Listing, Watchdog};
+use super::watchdog::{Finding, Listing, Watchdog};
 use crate::ari::{Channel, ChannelId, ChannelState, Event, EventKind, LegId, Signal};
 use crate::clock::{self, Timestamp};
 use crate::ids::{CallId, Mark};
@@ -415,7 +415,7 @@ impl Registry {
     fn on_leg_entered(&self, at: Timestamp, leg: LegId) {
         let input = Input::LegEntered { attempt: leg.attempt };
         if !self.deliver(leg.call, at, input) && leg.call.mark() == self.mark {
-            self.take_down_channel(leg.to_string());
+            self.mend(Finding::ChannelWithoutCall(ChannelId(leg.to_string())));
         }
     }
 

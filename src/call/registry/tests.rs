@@ -329,6 +329,39 @@ async fn what_was_listed_before_the_connection_broke_confirms_nothing() {
     assert_eq!(registry.parts.keeper.live_calls(), HashSet::new());
 }
 
+#[tokio::test]
+async fn a_leg_of_ours_that_enters_without_a_call_is_taken_down_counted_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let metrics = Arc::<Metrics>::default();
+    let (journal, _tasks) = journal(&folder, 16, metrics.clone());
+    let switch = Arc::new(Empty::default());
+    let mut registry = registry(switch.clone(), journal, metrics.clone(), Snapshot::default(), 2);
+    let [ours, anothers] = ["one", "two"].map(|instance| {
+        let call = clock::new_call_id().led_by(Mark::of_instance(instance));
+        LegId { call, attempt: 1 }.to_string()
+    });
+    let tracker = registry.tracker.clone();
+    let told = logged(|| {
+        for leg in [&ours, &anothers] {
+            let channel = serde_json::from_value(serde_json::json!({"id": leg})).unwrap();
+            let kind = EventKind::StasisStart { channel };
+            registry.on_event(Event { at: clock::now(), kind });
+        }
+    });
+    tracker.close();
+    tokio::time::timeout(Duration::from_secs(10), tracker.wait()).await.unwrap();
+
+    assert_eq!(*switch.0.lock(), [(ours.clone(), cause::TEMPORARY_FAILURE)]);
+    let counted = metrics.text(&Moment::default());
+    assert!(
+        counted.contains("\ncapconduit_drift_total{kind=\"channel_without_call\"} 1\n"),
+        "{counted}"
+    );
+    let told: Vec<_> =
+        told.lines().filter(|line| line.contains("a channel without a call")).collect();
+    assert!(told.len() == 1 && told[0].contains(&ours), "{told:?}");
+}
+
 /// A machine that slept has much to catch up with, and no audit to make up for.
 #[tokio::test(start_paused = true)]
 async fn audits_that_were_missed_are_not_made_one_after_another() {
