@@ -41,7 +41,7 @@ impl Machine {
         if (last_alive - attempt.held_at).to_std().unwrap_or_default() < SETUP {
             machine.again = last;
         }
-        machine.leg = Some(Leg::new(attempt.position));
+        machine.leg = Some(Leg { unseen: true, ..Leg::new(attempt.position) });
         machine.bridge = true;
         if machine.record.answered_at.is_some() {
             machine.state = State::Talking;

@@ -95,7 +95,8 @@ impl Registry {
             Finding::CallWithoutChannel(call) => {
                 call_span(call).in_scope(|| warn!("a call without a caller is looked at again"));
                 self.deliver(call, clock::now(), Input::Recheck);
-                Drift::CallWithoutChannel
+                // The call counts it, once, when it is sure that nobody told of its end.
+                return;
             }
             Finding::CallApart(call) => {
                 call_span(call)
