@@ -152,6 +152,8 @@ impl Driver<'_> {
         let is_audited = matches!(input, Input::LegSeen { .. });
         let is_missed =
             matches!(input, Input::Timer(Timer::CallerMissing)) && !self.machine.is_ending();
+        let misses_leg = matches!(input, Input::Timer(Timer::LegMissing(attempt))
+            if self.machine.expects_leg(attempt));
         let effects = self.machine.handle(at, input);
         let takes_down = |effect: &Effect| matches!(effect, Effect::HangUpLeg { .. });
         if is_audited && effects.iter().any(takes_down) {
@@ -161,6 +163,10 @@ impl Driver<'_> {
         if is_missed && self.machine.is_ending() {
             warn!("the caller was found gone, and no event had told so");
             self.parts.metrics.drifted(Drift::CallWithoutChannel);
+        }
+        if misses_leg {
+            warn!("the client's leg was found gone, and no event had told so");
+            self.parts.metrics.drifted(Drift::CallWithoutLeg);
         }
         if self.machine.is_ending() {
             self.is_ending.0.store(true, Ordering::Release);

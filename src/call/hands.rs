@@ -349,7 +349,7 @@ impl Hands {
 
     async fn check_leg(&self, attempt: u32) {
         match self.parts.switch.channel(&self.leg(attempt)).await {
-            Ok(None) => self.report(Input::LegGone { attempt, cause: None, sip: None }),
+            Ok(None) => self.report(Input::LegMissing { attempt }),
             Ok(Some(channel)) => match channel.state {
                 ChannelState::Up => self.report(Input::LegAnswered { attempt }),
                 ChannelState::Ringing => self.report(Input::LegRinging { attempt }),

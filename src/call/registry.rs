@@ -30,7 +30,7 @@ use super::machine::{Input, Machine};
 use super::outcome::cause;
 use super::record::{CallRecord, clean, limits};
 use super::setup::Place;
-use super::watchdog::{Found, Watchdog};
+use super::watchdog::{Finding, Listing, Watchdog};
 use crate::ari::{Channel, ChannelId, ChannelState, Event, EventKind, LegId, Signal};
 use crate::clock::{self, Timestamp};
 use crate::ids::{CallId, Mark};
@@ -87,7 +87,7 @@ pub struct Registry {
     closing: bool,
     closed: (mpsc::UnboundedSender<CallId>, mpsc::UnboundedReceiver<CallId>),
     /// What an audit found, if it got an answer; it runs beside the registry.
-    audits: (mpsc::Sender<Option<Found>>, mpsc::Receiver<Option<Found>>),
+    audits: (mpsc::Sender<Option<Listing>>, mpsc::Receiver<Option<Listing>>),
 }
 
 /// A caller whose call isn't begun yet.
@@ -130,7 +130,7 @@ const MOST_WAIT: Duration = Duration::from_secs(10);
 /// Asterisk's flag for a hang-up because it ends (`AST_SOFTHANGUP_SHUTDOWN`).
 const SHUTDOWN: i32 = 4;
 /// An audit repeated soon after a connection confirms what the first one saw; one without
-/// an answer has seen nothing.
+/// an answer, or too early, has seen nothing.
 const AUDIT_AGAIN: Duration = Duration::from_secs(1);
 
 impl Registry {
@@ -177,7 +177,9 @@ impl Registry {
         let mut audit = tokio::time::interval(Duration::from_secs(self.settings.audit_seconds));
         let mut look = tokio::time::interval(LOOK_INTERVAL);
         let mut serve = tokio::time::interval(SERVE_INTERVAL);
-        serve.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        for interval in [&mut audit, &mut look, &mut serve] {
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
         let mut open = true;
         while open || !self.calls.is_empty() {
             // The rare ones first: of signals there may always be more.
@@ -185,10 +187,11 @@ impl Registry {
                 biased;
                 Some(request) = requests.recv() => self.on_request(request),
                 Some(call) = self.closed.1.recv() => self.on_closed(call),
-                Some(found) = self.audits.1.recv() => match found {
-                    Some(found) => self.on_found(&found),
-                    None => audit.reset_after(AUDIT_AGAIN),
-                },
+                Some(listing) = self.audits.1.recv() => {
+                    if !listing.is_some_and(|listing| self.on_listing(&listing)) {
+                        audit.reset_after(AUDIT_AGAIN);
+                    }
+                }
                 _ = audit.tick() => {
                     // None waits for long, whatever keeps a lost call from its end.
                     self.lost.clear();
@@ -214,6 +217,7 @@ impl Registry {
             Signal::Up => {
                 self.connected.store(true, Ordering::Release);
                 self.parts.metrics.ari_connected();
+                self.watchdog.connected();
                 self.tell_all(&Input::Recheck);
                 self.audit();
             }
@@ -479,7 +483,7 @@ impl Registry {
     fn on_leg_entered(&self, at: Timestamp, leg: LegId) {
         let input = Input::LegEntered { attempt: leg.attempt };
         if !self.deliver(leg.call, at, input) && leg.call.mark() == self.mark {
-            self.take_down_channel(leg.to_string());
+            self.mend(Finding::ChannelWithoutCall(ChannelId(leg.to_string())));
         }
     }
 

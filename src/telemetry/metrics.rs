@@ -40,6 +40,9 @@ pub enum Drift {
     CallerWithoutCall,
     /// A call whose caller isn't on the switch: it looks, and ends.
     CallWithoutChannel,
+    /// A call whose client's leg isn't on the switch, and no event told so: it goes on as
+    /// after any other end of the leg.
+    CallWithoutLeg,
     /// A caller and a client who talk, and aren't in one bridge: they are put there.
     CallApart,
     /// Capacity that no call stands for: it is given back.
@@ -379,11 +382,12 @@ impl Metrics {
 }
 
 impl Drift {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::ChannelWithoutCall,
         Self::BridgeWithoutCall,
         Self::CallerWithoutCall,
         Self::CallWithoutChannel,
+        Self::CallWithoutLeg,
         Self::CallApart,
         Self::UsedTooLow,
         Self::UsedTooHigh,
@@ -396,6 +400,7 @@ impl Drift {
             Self::BridgeWithoutCall => "bridge_without_call",
             Self::CallerWithoutCall => "caller_without_call",
             Self::CallWithoutChannel => "call_without_channel",
+            Self::CallWithoutLeg => "call_without_leg",
             Self::CallApart => "call_apart",
             Self::UsedTooLow => "used_too_low",
             Self::UsedTooHigh => "used_too_high",

@@ -2,7 +2,7 @@
 
 use capconduit_entity::AttemptResult;
 
-use super::waiting::{ANSWER, GONE};
+use super::waiting::{ANSWER, GONE, LEFT};
 use super::{Caller, Effect, Gone, Machine, State, Timer};
 use crate::call::outcome::{attempt_result, cause};
 use crate::clock::Timestamp;
@@ -81,6 +81,13 @@ impl Machine {
             self.effects.push(Effect::AnswerCaller { attempt });
             self.effects.push(Effect::Arm(Timer::Answer(attempt), ANSWER));
         }
+    }
+
+    pub(super) fn on_leg_left(&mut self, attempt: u32) {
+        if let Some(leg) = &mut self.leg {
+            leg.left = true;
+        }
+        self.effects.push(Effect::Arm(Timer::Gone(attempt), LEFT));
     }
 
     pub(super) fn on_leg_gone(&mut self, at: Timestamp, cause: Option<i32>, sip: Option<i32>) {

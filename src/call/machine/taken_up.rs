@@ -42,7 +42,7 @@ impl Machine {
         if age < SETUP && !attempt.is_dialled() {
             machine.again = last;
         }
-        machine.leg = Some(Leg::new(attempt.position));
+        machine.leg = Some(Leg { unseen: true, ..Leg::new(attempt.position) });
         machine.bridge = true;
         if machine.record.answered_at.is_some() {
             machine.state = State::Talking;

@@ -8,6 +8,7 @@ use futures_util::FutureExt;
 use proptest::prelude::*;
 use proptest::strategy::{Strategy as _, ValueTree as _};
 
+use super::waiting::LEFT;
 use super::*;
 use crate::call::adopt;
 use crate::call::record::tests::record;
@@ -244,7 +245,7 @@ impl World {
                     self.give(Input::LegRinging { attempt });
                 }
                 Some(SimLeg { gone: false, .. }) => self.give(Input::LegIdle { attempt }),
-                _ => self.give(Input::LegGone { attempt, cause: None, sip: None }),
+                _ => self.give(Input::LegMissing { attempt }),
             },
             Effect::DestroyBridge => self.bridge_destroyed = true,
             Effect::Arm(..) | Effect::Save(_) | Effect::Show(..) | Effect::Close => unreachable!(),
@@ -1235,6 +1236,67 @@ fn whether_a_leg_that_left_is_gone_is_asked_until_somebody_says_so() {
     }
     machine.handle(at, Input::LegGone { attempt: 1, cause: None, sip: None });
     assert!(machine.handle(at, Input::Timer(Timer::Gone(1))).is_empty());
+}
+
+/// A call that talks.
+fn talking() -> Machine {
+    let mut machine = ringing();
+    let at = machine.record().started_at;
+    machine.handle(at, Input::LegAnswered { attempt: 1 });
+    machine.handle(at, Input::CallerAnswered);
+    machine.handle(at, Input::Timer(Timer::Settle(1)));
+    machine
+}
+
+#[test]
+fn a_leg_that_a_check_misses_is_gone_unless_an_event_is_on_its_way() {
+    for is_told in [false, true] {
+        let mut machine = talking();
+        let at = machine.record().started_at;
+        let effects = machine.handle(at, Input::LegMissing { attempt: 1 });
+        assert!(matches!(effects[..], [Effect::Arm(Timer::LegMissing(1), _)]), "{effects:?}");
+        assert!(machine.expects_leg(1), "nobody has told of its end yet");
+        if is_told {
+            let gone = Input::LegGone { attempt: 1, cause: Some(cause::NO_ANSWER), sip: None };
+            machine.handle(at, gone);
+            assert!(!machine.expects_leg(1));
+        }
+        machine.handle(at, Input::Timer(Timer::LegMissing(1)));
+        assert!(machine.is_ending());
+        let attempt = &machine.record().attempts[0];
+        assert_eq!(attempt.cause, is_told.then_some(cause::NO_ANSWER));
+    }
+}
+
+#[test]
+fn of_a_leg_that_ended_while_nobody_listened_no_event_is_waited_for() {
+    let mut machine = ringing();
+    let at = machine.record().started_at;
+    machine.handle(at, Input::Unseen { since: at });
+    machine.handle(at, Input::Recheck);
+    machine.handle(at, Input::CallerWaiting);
+    assert!(!machine.expects_leg(1), "it may be gone");
+    let mut found = machine.clone();
+    let effects = machine.handle(at, Input::LegMissing { attempt: 1 });
+    assert!(matches!(effects[..], [Effect::CheckCaller, ..]), "{effects:?}");
+    found.handle(at, Input::LegRinging { attempt: 1 });
+    assert!(found.expects_leg(1));
+}
+
+#[test]
+fn a_leg_that_left_or_is_being_hung_up_is_not_missed() {
+    let mut left = talking();
+    let at = left.record().started_at;
+    left.handle(at, Input::LegLeft { attempt: 1 });
+    assert!(!left.expects_leg(1));
+    left.handle(at, Input::LegMissing { attempt: 1 });
+    assert!(left.is_ending());
+    let mut given_up = ringing();
+    given_up.handle(at, Input::Timer(Timer::Ring(1)));
+    given_up.handle(at, Input::LegDetached { attempt: 1, answered: false });
+    assert!(!given_up.expects_leg(1));
+    let effects = given_up.handle(at, Input::LegMissing { attempt: 1 });
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Release(_))), "{effects:?}");
 }
 
 #[test]

@@ -59,6 +59,10 @@ pub enum Input {
     LegLeft {
         attempt: u32,
     },
+    /// A check found no such leg: the events that say why may be on their way.
+    LegMissing {
+        attempt: u32,
+    },
     /// The leg is no more.
     LegGone {
         attempt: u32,
@@ -159,6 +163,8 @@ pub enum Timer {
     Next,
     /// The leg should be gone by now.
     Gone(u32),
+    /// No leg of the client is there, and no event will say more.
+    LegMissing(u32),
     /// The caller hung up, and its leg should be gone by now.
     CallerGone,
     /// No leg of the caller is there, and no event will say more.
