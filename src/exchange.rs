@@ -99,8 +99,9 @@ impl Exchange {
             let keeper = keeper.clone();
             Box::new(move |calls: &HashSet<CallId>| keeper.recorded(calls))
         };
-        let (journal, journal_tasks, left) =
-            Journal::open(&settings.journal, archive, written, metrics.clone())?;
+        let (journal, journal_tasks, mut left) =
+            Journal::open(&settings.journal, archive.clone(), written, metrics.clone())?;
+        journal.leave_out_recorded(&mut left, &*archive).await;
         // Before anything is held anew, and before the records tell of them.
         keeper.adopt(left.unfinished.iter().filter_map(adopt::standing));
         keeper.adopt(journal.read(&left.finished).filter_map(|record| adopt::standing(&record)));

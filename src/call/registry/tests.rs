@@ -6,7 +6,6 @@ use std::sync::atomic::AtomicUsize;
 use capconduit_entity::{CampaignStatus, E164, Status, Strategy};
 use parking_lot::Mutex;
 use tempfile::TempDir;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -123,6 +122,10 @@ impl Archive for Nowhere {
 
     async fn is_there(&self) -> bool {
         false
+    }
+
+    async fn recorded(&self, _: &[CallId]) -> anyhow::Result<HashSet<CallId>> {
+        anyhow::bail!("it is away")
     }
 }
 
@@ -480,7 +483,7 @@ async fn a_leg_of_ours_that_enters_without_a_call_is_taken_down_counted_and_told
     let told = logged(|| {
         for leg in [&ours, &anothers] {
             let channel = serde_json::from_value(serde_json::json!({"id": leg})).unwrap();
-            let kind = EventKind::StasisStart { channel };
+            let kind = EventKind::StasisStart { channel, args: Vec::new() };
             registry.on_event(Event { at: clock::now(), kind });
         }
     });
