@@ -1,5 +1,6 @@
 //! Drivers that can't bear what they are told.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use capconduit_entity::AttemptResult;
@@ -94,6 +95,10 @@ struct Nowhere;
 #[async_trait::async_trait]
 impl Archive for Nowhere {
     async fn insert(&self, _: &[Arc<CallRecord>]) -> anyhow::Result<()> {
+        anyhow::bail!("it is away")
+    }
+
+    async fn recorded(&self, _: &[CallId]) -> anyhow::Result<HashSet<CallId>> {
         anyhow::bail!("it is away")
     }
 

@@ -229,8 +229,8 @@ async fn callers_wait_for_the_ledger_and_are_then_served_no_more_at_once_than_ma
     let (journal, _tasks) = journal(&folder, 16, metrics.clone());
     let mut registry = registry(Arc::default(), journal, metrics.clone(), one_number(), 2);
     for number in 0..5 {
-        registry.on_caller(clock::now(), &caller(number, Arrival::New), Arrival::New);
-        registry.on_caller(clock::now(), &caller(number, Arrival::New), Arrival::New);
+        registry.on_caller(clock::now(), &caller(number), Arrival::New);
+        registry.on_caller(clock::now(), &caller(number), Arrival::New);
     }
     registry.serve_waiting();
     assert_eq!((registry.calls.len(), registry.waiting.len()), (0, 5));
@@ -256,15 +256,15 @@ async fn callers_who_wait_when_asterisk_starts_anew_or_the_service_ends_have_cal
     let (journal, _tasks) = journal(&folder, 16, Arc::default());
     let mut registry = registry(Arc::default(), journal, Arc::default(), one_number(), 2);
     for number in 0..3 {
-        registry.on_caller(clock::now(), &caller(number, Arrival::New), Arrival::New);
+        registry.on_caller(clock::now(), &caller(number), Arrival::New);
     }
     registry.on_signal(Signal::Restarted);
     assert_eq!((registry.calls.len(), registry.waiting.len()), (3, 0));
     // The new one gives its channels the same names.
-    registry.on_caller(clock::now(), &caller(0, Arrival::New), Arrival::New);
+    registry.on_caller(clock::now(), &caller(0), Arrival::New);
     assert_eq!((registry.calls.len(), registry.waiting.len()), (3, 1));
     registry.on_request(Request::HangUpAll);
-    registry.on_caller(clock::now(), &caller(1, Arrival::New), Arrival::New);
+    registry.on_caller(clock::now(), &caller(1), Arrival::New);
     assert_eq!((registry.calls.len(), registry.waiting.len()), (5, 0));
 }
 
@@ -287,7 +287,7 @@ async fn callers_who_waited_in_the_dialplan_are_served_one_after_the_other_and_o
     let mut registry = registry(Arc::default(), journal, metrics.clone(), one_number(), 2);
     registry.parts.opened.cancel();
     for number in 0..5 {
-        registry.on_caller(clock::now(), &caller(number, Arrival::New), Arrival::Waited);
+        registry.on_caller(clock::now(), &caller(number), Arrival::Waited);
     }
     assert_eq!((registry.calls.len(), registry.waiting.len()), (2, 3));
     registry.serve_waiting();
@@ -297,7 +297,7 @@ async fn callers_who_waited_in_the_dialplan_are_served_one_after_the_other_and_o
     assert_eq!((registry.calls.len(), registry.waiting.len()), (4, 1));
     let counted = metrics.text(&Moment::default());
     assert!(counted.contains("\ncapconduit_calls_over_limit_total 0\n"), "{counted}");
-    registry.on_caller(clock::now(), &caller(5, Arrival::New), Arrival::New);
+    registry.on_caller(clock::now(), &caller(5), Arrival::New);
     assert_eq!((registry.calls.len(), registry.waiting.len()), (5, 1));
     let counted = metrics.text(&Moment::default());
     assert!(counted.contains("\ncapconduit_calls_over_limit_total 1\n"), "{counted}");
@@ -310,7 +310,7 @@ async fn a_caller_who_has_waited_for_long_is_refused_rather_than_let_wait_on() {
     let (journal, _tasks) = journal(&folder, 16, metrics.clone());
     let mut registry = registry(Arc::default(), journal, metrics.clone(), one_number(), 0);
     registry.parts.opened.cancel();
-    registry.on_caller(clock::now(), &caller(1, Arrival::New), Arrival::Waited);
+    registry.on_caller(clock::now(), &caller(1), Arrival::Waited);
     tokio::time::advance(MOST_WAIT).await;
     registry.serve_waiting();
     assert_eq!((registry.calls.len(), registry.waiting.len()), (0, 1));
@@ -330,7 +330,7 @@ async fn a_defect_in_routing_is_one_calls_alone_and_it_has_its_record() {
     registry.parts.opened.cancel();
     // As a panic, but without its words on standard error.
     registry.route = |_, _, _| std::panic::resume_unwind(Box::new("a defect"));
-    registry.on_caller(clock::now(), &caller(1, Arrival::New), Arrival::New);
+    registry.on_caller(clock::now(), &caller(1), Arrival::New);
     let call = registry.callers[&caller(1).id];
     registry.tell_all(&Input::CallerGone);
     assert_eq!(registry.closed.1.recv().await, Some(call));
