@@ -1035,7 +1035,8 @@ fn one_that_refused_is_not_asked_again_where_a_run_dies_before_the_next_is_held(
     });
     let mut machine = adopt::machine(saved.unwrap(), &snapshot, at);
     machine.handle(at, Input::Started);
-    assert_eq!(asked_for(&machine.handle(at, Input::Recheck)), Some(2));
+    machine.handle(at, Input::Recheck);
+    assert_eq!(asked_for(&machine.handle(at, Input::CallerWaiting)), Some(2));
     assert_eq!(machine.record().attempts[0].result, Some(AttemptResult::Busy));
 }
 
