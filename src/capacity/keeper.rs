@@ -7,6 +7,8 @@
 //! long before their leases end, so the ledger believes in them as long as this
 //! instance lives, and lets go of them in the end when it doesn't.
 
+mod kept;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +19,11 @@ use tokio::time::{Instant, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use self::kept::{Kept, without_leg};
 use super::recount::Known;
 use super::{
-    Candidate, HoldId, Holder, Leases, Ledger, Request, Share, Stage, Standing, Status, Turn,
-    Unavailable, Verdict,
+    HoldId, Holder, Leases, Ledger, Request, Share, Stage, Standing, Status, Turn, Unavailable,
+    Verdict,
 };
 use crate::ids::CallId;
 use crate::telemetry::{Drift, Metrics, call_span};
@@ -41,20 +44,6 @@ pub struct Keeper {
     metrics: Option<Arc<Metrics>>,
     /// A hold that is older than this may have been given to someone else.
     trusted_for: Duration,
-}
-
-struct Kept {
-    standing: Standing,
-    /// What it was granted for; none of one that an earlier run took.
-    candidate: Option<Candidate>,
-    /// What the ledger is known to have heard.
-    told: Option<Stage>,
-    /// When the ledger last promised the capacity, by this instance's clock.
-    promised: Instant,
-    /// It isn't known yet whether the ledger granted it.
-    asking: bool,
-    /// Since when the records tell of its call.
-    recorded: Option<Instant>,
 }
 
 const RENEW_INTERVAL: Duration = Duration::from_secs(20);
@@ -141,14 +130,7 @@ impl Keeper {
         if let Some(candidate) = request.candidates.first()
             && let Some(standing) = Standing::held(request.hold, candidate)
         {
-            let asking = Kept {
-                standing,
-                candidate: None,
-                told: None,
-                promised: asked,
-                asking: true,
-                recorded: None,
-            };
+            let asking = Kept { asking: true, ..Kept::untold(standing) };
             self.holds.lock().entry(request.hold).or_insert(asking);
         }
         // Whoever asks may stop waiting: then too the ledger has to be told.
@@ -169,7 +151,7 @@ impl Keeper {
                 if let Some(standing) = Standing::held(request.hold, candidate) {
                     kept.standing = standing;
                 }
-                kept.candidate = Some(candidate.clone());
+                kept.candidate = Some(Box::new(candidate.clone()));
                 kept.told = Some(Stage::Held);
                 kept.promised = asked;
                 kept.asking = false;
@@ -192,12 +174,8 @@ impl Keeper {
         {
             let promised = Instant::now();
             let kept = holds.entry(request.hold).or_insert_with(|| Kept {
-                standing,
-                candidate: Some(candidate.clone()),
-                told: None,
-                promised,
-                asking: false,
-                recorded: None,
+                candidate: Some(Box::new(candidate.clone())),
+                ..Kept::untold(standing)
             });
             kept.promised = promised;
         }
@@ -219,7 +197,7 @@ impl Keeper {
             }
         };
         warn!("a hold got old before its client was dialled: asking again");
-        let request = Request { hold, candidates: vec![candidate], turn: Turn::None };
+        let request = Request { hold, candidates: vec![*candidate], turn: Turn::None };
         Ok(self.reserve(&request).await?.granted.is_some())
     }
 
@@ -230,12 +208,7 @@ impl Keeper {
 
     /// The client's leg is gone: concurrency is free, and volume that wasn't used.
     pub async fn release(&self, hold: HoldId) {
-        self.move_on(hold, |stage| match stage {
-            Stage::Held => Stage::Returned,
-            Stage::Used => Stage::Counted,
-            over => over,
-        })
-        .await;
+        self.move_on(hold, without_leg).await;
     }
 
     /// The records tell of these calls now.
@@ -253,29 +226,17 @@ impl Keeper {
         let mut holds = self.holds.lock();
         for standing in standing {
             self.note(&standing);
-            let hold = standing.hold;
-            let kept = Kept {
-                standing,
-                candidate: None,
-                told: None,
-                promised: Instant::now(),
-                asking: false,
-                recorded: None,
-            };
-            holds.insert(hold, kept);
+            holds.insert(standing.hold, Kept::untold(standing));
         }
         drop(holds);
         self.untold.notify_one();
     }
 
-    /// Nobody leads this call any more: what it holds is given back.
+    /// Nobody leads this call any more: what it holds is given back. Where its client
+    /// answered, that was sold, and counts.
     pub fn abandon(&self, call: CallId) {
         for (_, kept) in self.holds.lock().iter_mut().filter(|(hold, _)| hold.call == call) {
-            kept.standing.stage = match kept.standing.stage {
-                Stage::Held => Stage::Returned,
-                Stage::Used => Stage::Counted,
-                over => over,
-            };
+            kept.go_on_to(without_leg(kept.standing.stage));
             kept.asking = false;
             self.note(&kept.standing);
         }
@@ -421,7 +382,7 @@ impl Keeper {
         let standing = {
             let mut holds = self.holds.lock();
             let Some(kept) = holds.get_mut(&hold) else { return };
-            kept.standing.stage = kept.standing.stage.max(next(kept.standing.stage));
+            kept.go_on_to(next(kept.standing.stage));
             self.note(&kept.standing);
             kept.standing.clone()
         };
@@ -485,7 +446,7 @@ impl Keeper {
     /// It isn't known whether the hold was taken: it isn't wanted.
     fn give_up(&self, hold: HoldId) {
         if let Some(kept) = self.holds.lock().get_mut(&hold) {
-            kept.standing.stage = Stage::Returned;
+            kept.go_on_to(Stage::Returned);
             kept.told = None;
             kept.asking = false;
             self.note(&kept.standing);

@@ -1,0 +1,101 @@
+//! One hold of this instance, and what the ledger is still to hear of it.
+//!
+//! Most holds are short: a client is dialled, talks, and is gone. But calls that were
+//! answered stay until the records tell of them, and while the database is away these get
+//! many. So nothing is kept of them but where they stand.
+
+use tokio::time::Instant;
+
+use crate::capacity::{Candidate, Stage, Standing};
+
+pub(super) struct Kept {
+    pub(super) standing: Standing,
+    /// What it was granted for, until the client answers; none of one that an earlier run took.
+    pub(super) candidate: Option<Box<Candidate>>,
+    /// What the ledger is known to have heard.
+    pub(super) told: Option<Stage>,
+    /// When the ledger last promised the capacity, by this instance's clock.
+    pub(super) promised: Instant,
+    /// It isn't known yet whether the ledger granted it.
+    pub(super) asking: bool,
+    /// Since when the records tell of its call.
+    pub(super) recorded: Option<Instant>,
+}
+
+/// Where a hold stands when nobody's leg stands behind it any more.
+pub(super) const fn without_leg(stage: Stage) -> Stage {
+    match stage {
+        Stage::Held => Stage::Returned,
+        Stage::Used => Stage::Counted,
+        over => over,
+    }
+}
+
+// === impl Kept ===
+
+impl Kept {
+    /// One of which the ledger has heard nothing.
+    pub(super) fn untold(standing: Standing) -> Self {
+        Self {
+            standing,
+            candidate: None,
+            told: None,
+            promised: Instant::now(),
+            asking: false,
+            recorded: None,
+        }
+    }
+
+    /// It never goes back.
+    pub(super) fn go_on_to(&mut self, stage: Stage) {
+        self.standing.stage = self.standing.stage.max(stage);
+        if self.standing.stage > Stage::Held {
+            // It is asked for again only before its client is dialled.
+            self.candidate = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capacity::{HoldId, Scope};
+    use crate::clock;
+    use crate::ids::LinkId;
+
+    fn granted() -> Kept {
+        let link = LinkId(1);
+        let hold = HoldId { call: clock::new_call_id(), attempt: 1 };
+        let scopes = vec![Scope::link(link)];
+        let standing = Standing { hold, stage: Stage::Held, moment: clock::now(), scopes };
+        let candidate = Some(Box::new(Candidate { link, claims: Vec::new() }));
+        Kept { candidate, ..Kept::untold(standing) }
+    }
+
+    #[test]
+    fn what_it_was_granted_for_is_kept_until_the_client_answers() {
+        let mut kept = granted();
+        kept.go_on_to(Stage::Held);
+        assert!(kept.candidate.is_some(), "it may be asked for again");
+        kept.go_on_to(Stage::Used);
+        assert!(kept.candidate.is_none());
+    }
+
+    #[test]
+    fn what_it_was_granted_for_is_not_kept_where_the_client_never_answers() {
+        let mut kept = granted();
+        kept.go_on_to(without_leg(kept.standing.stage));
+        assert_eq!(kept.standing.stage, Stage::Returned);
+        assert!(kept.candidate.is_none());
+    }
+
+    #[test]
+    fn a_hold_never_goes_back() {
+        let mut kept = granted();
+        kept.go_on_to(Stage::Counted);
+        kept.go_on_to(Stage::Used);
+        assert_eq!(kept.standing.stage, Stage::Counted);
+        kept.go_on_to(without_leg(kept.standing.stage));
+        assert_eq!(kept.standing.stage, Stage::Counted, "it stands for a call that was sold");
+    }
+}
