@@ -6,15 +6,21 @@
 //! ledger that has forgotten everything is told everything. Holds are renewed
 //! long before their leases end, so the ledger believes in them as long as this
 //! instance lives, and lets go of them in the end when it doesn't.
+//!
+//! While the database is away, there may be hundreds of thousands of holds. To tell
+//! the ledger of them is a walk, a few holds at a time; whoever wants room comes in
+//! between.
 
 mod kept;
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::{Bound, RangeInclusive};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::{Instant, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -44,6 +50,15 @@ pub struct Keeper {
     metrics: Option<Arc<Metrics>>,
     /// A hold that is older than this may have been given to someone else.
     trusted_for: Duration,
+    /// After so long, the ledger is told again of a call that is over and not recorded yet.
+    counted_for: Duration,
+}
+
+/// How far a walk through all holds has come.
+#[derive(Clone, Copy, Default)]
+struct Walk {
+    /// The last one that was looked at; none at the beginning.
+    passed: Option<HoldId>,
 }
 
 const RENEW_INTERVAL: Duration = Duration::from_secs(20);
@@ -52,6 +67,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Whoever compares the ledger with the records looks at the holds several times in that
 /// long, and sees each call in the one or the other.
 pub const TOLD_AFTER_RECORD: Duration = Duration::from_secs(10);
+/// Holds that are looked at, and told, at once: whoever wants room waits for no more of them.
+pub const AT_ONCE: usize = 500;
 
 // === impl Keeper ===
 
@@ -65,6 +82,7 @@ impl Keeper {
             untold: Notify::new(),
             metrics: None,
             trusted_for: leases.held / 2,
+            counted_for: leases.used / 4,
         }
     }
 
@@ -214,8 +232,9 @@ impl Keeper {
     /// The records tell of these calls now.
     pub fn recorded(&self, calls: &HashSet<CallId>) {
         let now = Instant::now();
-        for (hold, kept) in self.holds.lock().iter_mut() {
-            if calls.contains(&hold.call) {
+        let mut holds = self.holds.lock();
+        for call in calls {
+            for (_, kept) in holds.range_mut(attempts(*call)) {
                 kept.recorded = Some(now);
             }
         }
@@ -235,7 +254,7 @@ impl Keeper {
     /// Nobody leads this call any more: what it holds is given back. Where its client
     /// answered, that was sold, and counts.
     pub fn abandon(&self, call: CallId) {
-        for (_, kept) in self.holds.lock().iter_mut().filter(|(hold, _)| hold.call == call) {
+        for (_, kept) in self.holds.lock().range_mut(attempts(call)) {
             kept.go_on_to(without_leg(kept.standing.stage));
             kept.asking = false;
             self.note(&kept.standing);
@@ -280,7 +299,11 @@ impl Keeper {
                 metrics.drifted(Drift::HoldWithoutCall);
             }
         }
-        self.ledger.advance(&back.collect::<Vec<_>>()).await
+        for few in back.collect::<Vec<_>>().chunks(AT_ONCE) {
+            self.ledger.advance(few).await?;
+            yield_now().await;
+        }
+        Ok(())
     }
 
     /// Keeps the ledger informed, until it is cancelled.
@@ -289,7 +312,7 @@ impl Keeper {
         let mut known = status.borrow_and_update().clone();
         self.follow(&known);
         let mut tick = interval(TICK);
-        let mut renewed = Instant::now();
+        let (mut renewed, mut renewal) = (Instant::now(), None::<Walk>);
         loop {
             if let Some(share) = self.share.as_ref().filter(|share| share.is_unknown()) {
                 tokio::select! {
@@ -311,16 +334,23 @@ impl Keeper {
                     self.follow(&now);
                     if is_other(&known, &now) {
                         self.forget_what_was_told();
+                        // All is told anew.
+                        renewal = None;
                     }
                     known = now;
                 }
                 () = self.untold.notified() => {}
                 _ = tick.tick() => {
                     self.close_recorded();
-                    if renewed.elapsed() >= RENEW_INTERVAL {
+                    if renewal.is_none() && renewed.elapsed() >= RENEW_INTERVAL {
                         renewed = Instant::now();
-                        self.renew().await;
+                        renewal = Some(Walk::default());
                     }
+                }
+                // All that is said above comes first.
+                Some(walk) = after_others(renewal), if renewal.is_some() => {
+                    renewal = self.renew_few(walk).await;
+                    continue;
                 }
             }
             if known != Status::Away && !self.tell_untold().await {
@@ -369,13 +399,37 @@ impl Keeper {
 
     /// Tells the ledger all that it doesn't know yet. Whether it knows now.
     pub async fn tell_untold(&self) -> bool {
-        let untold: Vec<_> = {
-            let holds = self.holds.lock();
-            let all = holds.values().filter(|kept| !kept.asking);
-            let untold = all.filter(|kept| kept.told != Some(kept.standing.stage));
-            untold.map(|kept| kept.standing.clone()).collect()
-        };
-        self.tell(&untold).await
+        let status = self.ledger.status();
+        let mut walk = Walk::default();
+        loop {
+            let (untold, next) = self.next_few(walk, Kept::is_untold);
+            if !self.tell(&untold).await {
+                return false;
+            }
+            let Some(next) = next else { return true };
+            walk = next;
+            yield_now().await;
+            // Another ledger doesn't know what this one was told.
+            if status.has_changed().unwrap_or(true) {
+                return false;
+            }
+        }
+    }
+
+    /// Those of the walk's next few holds that are wanted, and where it goes on; none = it
+    /// is at its end.
+    fn next_few(
+        &self,
+        walk: Walk,
+        is_wanted: impl Fn(&Kept) -> bool,
+    ) -> (Vec<Standing>, Option<Walk>) {
+        let holds = self.holds.lock();
+        let from = walk.passed.map_or(Bound::Unbounded, Bound::Excluded);
+        let few = || holds.range((from, Bound::Unbounded)).take(AT_ONCE);
+        let wanted = few().filter(|(_, kept)| is_wanted(kept));
+        let standing = wanted.map(|(_, kept)| kept.standing.clone()).collect();
+        let last = few().nth(AT_ONCE - 1);
+        (standing, last.map(|(hold, _)| Walk { passed: Some(*hold) }))
     }
 
     async fn move_on(&self, hold: HoldId, next: impl FnOnce(Stage) -> Stage) {
@@ -412,14 +466,14 @@ impl Keeper {
         true
     }
 
-    async fn renew(&self) {
-        let all: Vec<_> = {
-            let holds = self.holds.lock();
-            holds.values().filter(|kept| !kept.asking).map(|kept| kept.standing.clone()).collect()
-        };
-        if !self.tell(&all).await {
-            warn!(holds = all.len(), "the ledger could not be told what is held");
+    /// Tells the ledger of the walk's next few holds that they still are. Where it goes on.
+    async fn renew_few(&self, walk: Walk) -> Option<Walk> {
+        let (few, next) = self.next_few(walk, |kept| kept.is_to_be_renewed(self.counted_for));
+        if self.tell(&few).await {
+            return next;
         }
+        warn!(holds = few.len(), "the ledger could not be told what is held");
+        None
     }
 
     /// What the records tell of, the ledger needn't any more.
@@ -453,6 +507,17 @@ impl Keeper {
         }
         self.untold.notify_one();
     }
+}
+
+/// The same, once everybody else had a turn.
+async fn after_others(walk: Option<Walk>) -> Option<Walk> {
+    yield_now().await;
+    walk
+}
+
+/// All attempts of a call.
+const fn attempts(call: CallId) -> RangeInclusive<HoldId> {
+    HoldId { call, attempt: 0 }..=HoldId { call, attempt: u32::MAX }
 }
 
 /// What is held for certain.

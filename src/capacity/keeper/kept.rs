@@ -2,7 +2,10 @@
 //!
 //! Most holds are short: a client is dialled, talks, and is gone. But calls that were
 //! answered stay until the records tell of them, and while the database is away these get
-//! many. So nothing is kept of them but where they stand.
+//! many. So nothing is kept of them but where they stand, and the ledger hears of them
+//! seldom.
+
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -54,6 +57,22 @@ impl Kept {
             self.candidate = None;
         }
     }
+
+    pub(super) fn is_untold(&self) -> bool {
+        !self.asking && self.told != Some(self.standing.stage)
+    }
+
+    /// Whether the ledger has to be told again that it is held. What is only counted takes
+    /// up nothing that others wait for, so `counted_for` may be a good part of its lease.
+    pub(super) fn is_to_be_renewed(&self, counted_for: Duration) -> bool {
+        match self.standing.stage {
+            _ if self.asking => false,
+            Stage::Held | Stage::Used => true,
+            Stage::Counted => self.promised.elapsed() >= counted_for,
+            // Nothing is left of it as soon as that is told.
+            Stage::Returned | Stage::Recorded => false,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -62,6 +81,8 @@ mod tests {
     use crate::capacity::{HoldId, Scope};
     use crate::clock;
     use crate::ids::LinkId;
+
+    const COUNTED_FOR: Duration = Duration::from_secs(60 * 60);
 
     fn granted() -> Kept {
         let link = LinkId(1);
@@ -97,5 +118,17 @@ mod tests {
         assert_eq!(kept.standing.stage, Stage::Counted);
         kept.go_on_to(without_leg(kept.standing.stage));
         assert_eq!(kept.standing.stage, Stage::Counted, "it stands for a call that was sold");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_only_counted_is_renewed_seldom() {
+        let mut kept = granted();
+        assert!(kept.is_to_be_renewed(COUNTED_FOR));
+        kept.go_on_to(Stage::Used);
+        assert!(kept.is_to_be_renewed(COUNTED_FOR));
+        kept.go_on_to(Stage::Counted);
+        assert!(!kept.is_to_be_renewed(COUNTED_FOR));
+        tokio::time::advance(COUNTED_FOR).await;
+        assert!(kept.is_to_be_renewed(COUNTED_FOR));
     }
 }
