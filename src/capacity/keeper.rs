@@ -207,16 +207,23 @@ impl Keeper {
     /// When the ledger can't be asked.
     pub async fn reaffirm(&self, hold: HoldId) -> Result<bool, Unavailable> {
         let candidate = {
-            let holds = self.holds.lock();
-            match holds.get(&hold) {
-                Some(kept) if kept.promised.elapsed() < self.trusted_for => return Ok(true),
+            let mut holds = self.holds.lock();
+            match holds.get_mut(&hold) {
+                Some(kept) if kept.promised.elapsed() < self.trusted_for => {
+                    kept.dialled = true;
+                    return Ok(true);
+                }
                 Some(Kept { candidate: Some(candidate), .. }) => candidate.clone(),
                 _ => return Ok(false),
             }
         };
         warn!("a hold got old before its client was dialled: asking again");
         let request = Request { hold, candidates: vec![*candidate], turn: Turn::None };
-        Ok(self.reserve(&request).await?.granted.is_some())
+        let stands = self.reserve(&request).await?.granted.is_some();
+        if let Some(kept) = self.holds.lock().get_mut(&hold) {
+            kept.dialled = stands;
+        }
+        Ok(stands)
     }
 
     /// The client answered: the volume becomes used.
@@ -245,7 +252,7 @@ impl Keeper {
         let mut holds = self.holds.lock();
         for standing in standing {
             self.note(&standing);
-            holds.insert(standing.hold, Kept::untold(standing));
+            holds.insert(standing.hold, Kept { dialled: true, ..Kept::untold(standing) });
         }
         drop(holds);
         self.untold.notify_one();
@@ -402,7 +409,7 @@ impl Keeper {
         let status = self.ledger.status();
         let mut walk = Walk::default();
         loop {
-            let (untold, next) = self.next_few(walk, Kept::is_untold);
+            let (untold, next) = self.next_few(walk, |kept| kept.is_untold(self.trusted_for));
             if !self.tell(&untold).await {
                 return false;
             }
@@ -468,7 +475,9 @@ impl Keeper {
 
     /// Tells the ledger of the walk's next few holds that they still are. Where it goes on.
     async fn renew_few(&self, walk: Walk) -> Option<Walk> {
-        let (few, next) = self.next_few(walk, |kept| kept.is_to_be_renewed(self.counted_for));
+        let (trusted_for, counted_for) = (self.trusted_for, self.counted_for);
+        let is_due = |kept: &Kept| kept.is_to_be_renewed(trusted_for, counted_for);
+        let (few, next) = self.next_few(walk, is_due);
         if self.tell(&few).await {
             return next;
         }

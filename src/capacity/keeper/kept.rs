@@ -21,6 +21,8 @@ pub(super) struct Kept {
     pub(super) promised: Instant,
     /// It isn't known yet whether the ledger granted it.
     pub(super) asking: bool,
+    /// Its client may have been dialled: then it is held, whatever the ledger thinks.
+    pub(super) dialled: bool,
     /// Since when the records tell of its call.
     pub(super) recorded: Option<Instant>,
 }
@@ -45,6 +47,7 @@ impl Kept {
             told: None,
             promised: Instant::now(),
             asking: false,
+            dialled: false,
             recorded: None,
         }
     }
@@ -58,20 +61,29 @@ impl Kept {
         }
     }
 
-    pub(super) fn is_untold(&self) -> bool {
-        !self.asking && self.told != Some(self.standing.stage)
+    pub(super) fn is_untold(&self, trusted_for: Duration) -> bool {
+        self.is_certain(trusted_for) && self.told != Some(self.standing.stage)
     }
 
     /// Whether the ledger has to be told again that it is held. What is only counted takes
     /// up nothing that others wait for, so `counted_for` may be a good part of its lease.
-    pub(super) fn is_to_be_renewed(&self, counted_for: Duration) -> bool {
+    pub(super) fn is_to_be_renewed(&self, trusted_for: Duration, counted_for: Duration) -> bool {
         match self.standing.stage {
-            _ if self.asking => false,
+            _ if !self.is_certain(trusted_for) => false,
             Stage::Held | Stage::Used => true,
             Stage::Counted => self.promised.elapsed() >= counted_for,
             // Nothing is left of it as soon as that is told.
             Stage::Returned | Stage::Recorded => false,
         }
+    }
+
+    /// Whether it is for this instance to say where it stands. What was promised too long
+    /// ago may be somebody else's by now: before its client is dialled, it is asked for
+    /// again, and until then nothing is said of it.
+    fn is_certain(&self, trusted_for: Duration) -> bool {
+        let is_waiting = self.standing.stage == Stage::Held && !self.dialled;
+        let is_doubtful = is_waiting && self.promised.elapsed() >= trusted_for;
+        !(self.asking || is_doubtful)
     }
 }
 
@@ -82,6 +94,7 @@ mod tests {
     use crate::clock;
     use crate::ids::LinkId;
 
+    const TRUSTED_FOR: Duration = Duration::from_secs(60);
     const COUNTED_FOR: Duration = Duration::from_secs(60 * 60);
 
     fn granted() -> Kept {
@@ -123,12 +136,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_only_counted_is_renewed_seldom() {
         let mut kept = granted();
-        assert!(kept.is_to_be_renewed(COUNTED_FOR));
+        assert!(kept.is_to_be_renewed(TRUSTED_FOR, COUNTED_FOR));
         kept.go_on_to(Stage::Used);
-        assert!(kept.is_to_be_renewed(COUNTED_FOR));
+        assert!(kept.is_to_be_renewed(TRUSTED_FOR, COUNTED_FOR));
         kept.go_on_to(Stage::Counted);
-        assert!(!kept.is_to_be_renewed(COUNTED_FOR));
+        assert!(!kept.is_to_be_renewed(TRUSTED_FOR, COUNTED_FOR));
         tokio::time::advance(COUNTED_FOR).await;
-        assert!(kept.is_to_be_renewed(COUNTED_FOR));
+        assert!(kept.is_to_be_renewed(TRUSTED_FOR, COUNTED_FOR));
     }
 }
