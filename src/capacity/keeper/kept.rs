@@ -82,7 +82,8 @@ impl Kept {
     /// again, and until then nothing is said of it.
     fn is_certain(&self, trusted_for: Duration) -> bool {
         let is_waiting = self.standing.stage == Stage::Held && !self.dialled;
-        !(self.asking || is_waiting && self.promised.elapsed() >= trusted_for)
+        let is_doubtful = is_waiting && self.promised.elapsed() >= trusted_for;
+        !(self.asking || is_doubtful)
     }
 }
 
