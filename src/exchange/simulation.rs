@@ -5,10 +5,9 @@
 //! ([`people`]) act on it at random, most of all at the wrong moment. The real exchange
 //! (registry, machines, ledger, journal) runs on it in simulated time, while answers are
 //! lost, events are lost, doubled and late, the socket breaks, Asterisk hangs and
-//! crashes, the database is away, a driver meets with a defect, and the service itself is
-//! killed at any step, or asked to end, and started again. After every step [`checks`] looks
-//! whether a promise was broken, and at the end whether every record says what became of its
-//! caller ([`story`]).
+//! crashes, the database is away, and the service itself is killed at any step and
+//! started again. After every step [`checks`] looks whether a promise was broken, and at
+//! the end whether every record says what became of its caller ([`story`]).
 //!
 //! Everything random comes from one seed, so an episode that fails can be replayed:
 //!

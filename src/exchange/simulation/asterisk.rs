@@ -35,8 +35,6 @@ pub struct Shared {
     pub asterisk: Mutex<Asterisk>,
     pub agenda_changed: Notify,
     pub operator_hangs_up: Notify,
-    /// Rung when the service is asked to end.
-    pub service_ends: Notify,
 }
 
 pub struct Asterisk {
@@ -77,8 +75,6 @@ struct Live {
     /// Whose call it is a part of.
     story: usize,
     leg: Option<Leg>,
-    /// How long the dialplan still waits for the application.
-    patience_ms: u64,
     /// The caller is gone, and Asterisk doesn't know.
     is_ghost: bool,
     /// Its next event comes after that.
@@ -191,7 +187,6 @@ impl Asterisk {
             asterisk: Mutex::new(asterisk),
             agenda_changed: Notify::new(),
             operator_hangs_up: Notify::new(),
-            service_ends: Notify::new(),
         })
     }
 
@@ -226,18 +221,10 @@ impl Asterisk {
                 1..=2 => Happening::Hangs { for_ms: self.luck.random_range(20..7_000) },
                 _ => Happening::Breaks {
                     half_open_ms: [0, 2_800][self.luck.random_range(0..2)],
-                    lasts_ms: self.silence_ms(),
+                    lasts_ms: self.luck.random_range(20..6_000),
                 },
             };
             self.plan_at(at, trouble);
-        }
-    }
-
-    /// Mostly short, and now and then longer than a caller waits or a call talks.
-    fn silence_ms(&mut self) -> u64 {
-        match self.luck.random_range(0..12) {
-            0 => self.luck.random_range(6_000..70_000),
-            _ => self.luck.random_range(20..6_000),
         }
     }
 
@@ -427,11 +414,6 @@ impl Asterisk {
 }
 
 impl Happening {
-    /// Whether nothing of it is left when the service ends.
-    const fn ends_with_service(&self) -> bool {
-        matches!(self, Self::Connects | Self::Executes(Command::SendBack(_), _))
-    }
-
     /// Whether it is Asterisk that has to do something.
     const fn waits_for_asterisk(&self) -> bool {
         !matches!(

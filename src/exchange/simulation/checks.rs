@@ -22,8 +22,6 @@ pub struct Checks {
     began: Timestamp,
     /// Of calls that had no client yet.
     early_defects: Vec<Defect>,
-    /// Callers who come now are left to the next life of the service.
-    lets_go: bool,
     pub stories: Vec<Story>,
     /// The first promise that was broken.
     pub broken: Option<String>,
@@ -43,9 +41,6 @@ pub struct Report {
     pub dialled: u64,
     pub full: u64,
     pub kills: u64,
-    /// Lives of the service that ended because it was asked to.
-    pub stops: u64,
-    pub sent_back: u64,
     pub crashes_of_asterisk: u64,
     pub hangs: u64,
     pub breaks: u64,
@@ -77,7 +72,6 @@ impl Checks {
             town,
             began,
             early_defects: Vec::new(),
-            lets_go: false,
             stories: Vec::new(),
             broken: None,
             report: Report::default(),
@@ -97,9 +91,7 @@ impl Checks {
     // --- what happens ---
 
     pub fn entered(&mut self, story: usize, at: Moment) {
-        if !self.lets_go {
-            self.stories[story].entered.get_or_insert(at);
-        }
+        self.stories[story].entered.get_or_insert(at);
     }
 
     pub fn heard(&mut self, story: usize, at: Moment, talks_until: Moment) {
@@ -183,16 +175,6 @@ impl Checks {
         self.stories.iter_mut().for_each(Story::heard_again);
     }
 
-    /// The service is about to end. From here on it lets go of whoever it does nothing for yet.
-    pub fn lets_go(&mut self) {
-        self.lets_go = true;
-        for story in self.stories.iter_mut().filter(|story| !story.is_begun) {
-            if story.left.is_none() {
-                story.entered = None;
-            }
-        }
-    }
-
     pub fn told_left(&mut self, story: usize, at: Moment) {
         self.stories[story].told_left.get_or_insert(at);
     }
@@ -207,7 +189,6 @@ impl Checks {
     /// The service that was told is no more, and what was on its way to it is lost.
     pub fn forget_what_was_told(&mut self, now: Moment) {
         let since = now.saturating_sub(UNDER_WAY_MS);
-        self.lets_go = false;
         for story in &mut self.stories {
             story.told_left = None;
             story.starts_anew();
@@ -356,7 +337,7 @@ impl Checks {
 
     /// What was counted of calls is what the records say, where one life counted them all.
     pub fn figures_must_be_right(&mut self, figures: &str, records: &[Arc<CallRecord>]) {
-        if self.report.kills + self.report.stops > 0 {
+        if self.report.kills > 0 {
             return;
         }
         let mut expected = BTreeMap::<String, u64>::new();
@@ -424,8 +405,6 @@ impl Report {
         self.dialled += other.dialled;
         self.full += other.full;
         self.kills += other.kills;
-        self.stops += other.stops;
-        self.sent_back += other.sent_back;
         self.crashes_of_asterisk += other.crashes_of_asterisk;
         self.hangs += other.hangs;
         self.breaks += other.breaks;
@@ -453,8 +432,6 @@ impl Report {
             self.dialled,
             self.full,
             self.kills,
-            self.stops,
-            self.sent_back,
             self.crashes_of_asterisk,
             self.hangs,
             self.breaks,
@@ -477,7 +454,7 @@ impl fmt::Display for Report {
         write!(
             f,
             "{} calls: {} answered, {} of them heard in part and exact, {} interrupted, {} refused for want of room; {} clients dialled; \
-             the service killed {} times, and ended {} times with {} callers sent back, Asterisk crashed {} times, hung {} times, the socket broke \
+             the service killed {} times, Asterisk crashed {} times, hung {} times, the socket broke \
              {} times; {} commands, {} lost; {} events lost, {} doubled; {} cancels met an answer, {} hung up by operators, {} of them answered, {} dropped out of their bridge; {} defects, {} of them outlived; {} looks at most found one channel alone; {} steps",
             self.calls,
             self.answered,
@@ -486,8 +463,6 @@ impl fmt::Display for Report {
             self.full,
             self.dialled,
             self.kills,
-            self.stops,
-            self.sent_back,
             self.crashes_of_asterisk,
             self.hangs,
             self.breaks,

@@ -43,17 +43,6 @@ struct World {
     folder: TempDir,
 }
 
-/// How a life of the service ends, and when.
-#[derive(Clone, Copy, Debug)]
-enum Until {
-    /// It is killed when so much more has happened.
-    Killed(u64),
-    /// It is asked to end when so much more has happened, and waits for its calls or not.
-    Asked(u64, Option<Duration>),
-    /// Everybody has left.
-    Quiet,
-}
-
 /// In which callers arrive.
 const ARRIVALS_MS: u64 = 30_000;
 /// After which nothing breaks any more.
@@ -81,19 +70,19 @@ impl Episode {
         if self.is_told {
             world.switch.lock().tell();
         }
-        let ends = [0, 1, 1, 2, 3][world.luck.random_range(0..5)];
-        for _ in 0..ends {
-            let until = world.invent_end();
-            world.live(until);
+        let kills = [0, 1, 1, 2, 3][world.luck.random_range(0..5)];
+        for _ in 0..kills {
+            let steps = world.luck.random_range(1..1_500);
+            world.live(Some(steps));
             if world.is_broken() {
                 break;
             }
-            world.die(until);
+            world.die();
         }
         if !world.is_broken() {
-            world.live(Until::Quiet);
+            world.live(None);
         }
-        world.end(ends, self.is_told)
+        world.end(kills, self.is_told)
     }
 }
 
@@ -116,25 +105,12 @@ impl World {
         Self { town, switch, vault, luck, began, folder: folder_in_memory() }
     }
 
-    /// Mostly violent.
-    fn invent_end(&mut self) -> Until {
-        let steps = self.luck.random_range(1..1_500);
-        match self.luck.random_range(0..6) {
-            0 => Until::Asked(steps, None),
-            1 => {
-                let patience = Duration::from_millis(self.luck.random_range(0..12_000));
-                Until::Asked(steps, Some(patience))
-            }
-            _ => Until::Killed(steps),
-        }
-    }
-
     fn is_broken(&self) -> bool {
         self.switch.lock().checks.broken.is_some()
     }
 
-    /// The service runs.
-    fn live(&mut self, until: Until) {
+    /// The service runs: until it has done so many steps, or until everybody has left.
+    fn live(&mut self, steps: Option<u64>) {
         // A runtime for each life: to drop it is to kill the service, at this very point.
         let runtime =
             Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
@@ -149,16 +125,17 @@ impl World {
                 (asterisk.now, Instant::now())
             };
             clock::simulated::plan_defect(defect, again);
-            let happenings = let_happen(&self.switch, since, began, until);
+            let stop_at = steps.map_or(u64::MAX, |steps| self.switch.lock().steps + steps);
+            let happenings = let_happen(&self.switch, since, began, stop_at);
             tokio::select! {
                 biased;
                 () = happenings => {}
-                () = self.serve(seed, until) => {}
+                () = self.serve(seed, steps.is_some()) => {}
             }
         });
     }
 
-    async fn serve(&self, seed: u64, until: Until) {
+    async fn serve(&self, seed: u64, until_killed: bool) {
         let (signals_in, signals) = mpsc::channel(SIGNALS);
         let routing = Arc::new(Current::default());
         routing.set(self.town.snapshot());
@@ -189,11 +166,10 @@ impl World {
         self.switch.agenda_changed.notify_one();
         let requests = exchange.requests.clone();
         let life = async {
-            match until {
-                Until::Killed(_) => std::future::pending().await,
-                Until::Asked(_, patience) => self.end_in_order(exchange, patience).await,
-                Until::Quiet => self.come_to_rest(exchange, &metrics).await,
+            if until_killed {
+                std::future::pending::<()>().await;
             }
+            self.come_to_rest(exchange, &metrics).await;
         };
         tokio::select! {
             biased;
@@ -214,17 +190,6 @@ impl World {
                 }
             }
         }
-    }
-
-    /// Waits until it is asked to end, and does. Calls that are up stay up.
-    async fn end_in_order(&self, exchange: Exchange, patience: Option<Duration>) {
-        self.switch.service_ends.notified().await;
-        if let Some(patience) = patience {
-            self.switch.lock().checks.lets_go();
-            exchange.wait_for_calls(patience).await;
-        }
-        self.switch.lock().hang_up_line();
-        exchange.stop().await;
     }
 
     /// Everybody leaves in the end, and nothing of them is left.
@@ -266,14 +231,11 @@ impl World {
         exchange.stop().await;
     }
 
-    /// It is no more; the world goes on without it for a while.
-    fn die(&mut self, until: Until) {
+    /// It was killed; the world goes on without it for a while.
+    fn die(&mut self) {
         let down_ms = self.luck.random_range(20..5_000);
         let mut asterisk = self.switch.lock();
-        match until {
-            Until::Asked(..) => asterisk.checks.report.stops += 1,
-            Until::Killed(_) | Until::Quiet => asterisk.checks.report.kills += 1,
-        }
+        asterisk.checks.report.kills += 1;
         // As the last write would have left them.
         let seen = asterisk.now.saturating_sub(self.luck.random_range(0..1_000));
         touch(self.folder.path(), self.began + Duration::from_millis(seen));
@@ -284,7 +246,7 @@ impl World {
         asterisk.now = back;
     }
 
-    fn end(self, ends: u32, is_told: bool) -> Report {
+    fn end(self, kills: u32, is_told: bool) -> Report {
         let mut asterisk = self.switch.lock();
         if asterisk.checks.broken.is_none() {
             asterisk.checks.broken = self.vault.broken();
@@ -293,8 +255,7 @@ impl World {
         if is_told && asterisk.checks.broken.is_some() {
             println!("{}", asterisk.told());
         }
-        let Report { kills, stops, .. } = asterisk.checks.report;
-        assert!(u64::from(ends) >= kills + stops);
+        assert!(u64::from(kills) >= asterisk.checks.report.kills);
         Report {
             broken: asterisk.checks.broken.clone(),
             calls: asterisk.checks.stories.len() as u64,
@@ -306,11 +267,7 @@ impl World {
 }
 
 /// Lets the agenda happen, in simulated time.
-async fn let_happen(switch: &Shared, since: Instant, began: people::Moment, until: Until) {
-    let mut stop_at = match until {
-        Until::Killed(steps) | Until::Asked(steps, _) => switch.lock().steps + steps,
-        Until::Quiet => u64::MAX,
-    };
+async fn let_happen(switch: &Shared, since: Instant, began: people::Moment, stop_at: u64) {
     loop {
         let next = switch.next().expect("somebody always looks around");
         let due = since + Duration::from_millis(next.saturating_sub(began));
@@ -325,13 +282,8 @@ async fn let_happen(switch: &Shared, since: Instant, began: people::Moment, unti
         if !asterisk.hung_up.is_empty() {
             switch.operator_hangs_up.notify_one();
         }
-        if asterisk.checks.broken.is_some() {
+        if asterisk.checks.broken.is_some() || asterisk.steps >= stop_at {
             return;
-        }
-        if asterisk.steps >= stop_at {
-            let Until::Asked(..) = until else { return };
-            stop_at = u64::MAX;
-            switch.service_ends.notify_one();
         }
     }
 }

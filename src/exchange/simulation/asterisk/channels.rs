@@ -31,7 +31,6 @@ impl Asterisk {
             bridge: None,
             story,
             leg: None,
-            patience_ms: PATIENCE_MS,
             is_ghost: false,
             told_at: self.now,
             alone_for: 0,
@@ -49,7 +48,6 @@ impl Asterisk {
         let Some(channel) = self.channels.get_mut(&id) else { return };
         if is_there {
             channel.in_application = true;
-            channel.patience_ms = left;
             self.checks.entered(channel.story, self.now);
             self.emit(&id, |channel| EventKind::StasisStart { channel, args: Vec::new() });
         } else if left == 0 {
@@ -59,23 +57,6 @@ impl Asterisk {
             let left = left.saturating_sub(ASK_AGAIN_MS);
             self.plan(ASK_AGAIN_MS, Happening::AsksAgain { channel: id, left });
         }
-    }
-
-    /// The application lets go of a caller, who waits for it again.
-    pub(super) fn send_back(&mut self, id: &str) {
-        let Some(channel) = self.channels.get(id).filter(|channel| channel.in_application) else {
-            return;
-        };
-        let (story, left) = (channel.story, channel.patience_ms);
-        self.checks.report.sent_back += 1;
-        self.emit(id, |channel| EventKind::StasisEnd { channel });
-        if left == 0 {
-            self.channels.remove(id);
-            return self.checks.left(story, self.now);
-        }
-        self.channels.get_mut(id).expect("it was just there").in_application = false;
-        let left = left.saturating_sub(ASK_AGAIN_MS);
-        self.plan(ASK_AGAIN_MS, Happening::AsksAgain { channel: id.to_owned(), left });
     }
 
     pub(super) fn caller_leaves(&mut self, id: &str) {
@@ -152,7 +133,6 @@ impl Asterisk {
             bridge: None,
             story,
             leg: Some(leg),
-            patience_ms: 0,
             is_ghost: false,
             told_at: self.now,
             alone_for: 0,

@@ -26,7 +26,6 @@ pub enum Command {
     Dial { channel: String, timeout_seconds: u32 },
     Answer(String),
     HangUp { channel: String, cause: i32 },
-    SendBack(String),
     Look(String),
     Channels,
     Bridges,
@@ -216,7 +215,6 @@ impl Asterisk {
                 self.answer_caller(&channel);
             }
             Command::HangUp { channel, cause } => self.hang_up(&channel, cause),
-            Command::SendBack(channel) => self.send_back(&channel),
             Command::Look(channel) => {
                 self.note_client_seen(&channel);
                 let live = self.channels.get(&channel).map(|live| self.shown(&channel, live));
@@ -305,10 +303,6 @@ impl Switch for Simulated {
 
     async fn hang_up(&self, channel: &str, cause: i32) -> Done {
         self.order("hang up", Command::HangUp { channel: channel.to_owned(), cause }).await
-    }
-
-    async fn send_back(&self, channel: &str) -> Done {
-        self.order("send back", Command::SendBack(channel.to_owned())).await
     }
 
     async fn channel(&self, channel: &str) -> Result<Option<Channel>, AriError> {

@@ -65,22 +65,17 @@ impl Asterisk {
         self.line.signals.is_some()
     }
 
-    /// The service is killed: its connections are closed by its host.
+    /// The service is no more: its connections are closed by its host.
     pub fn detach(&mut self) {
-        self.hang_up_line();
-        self.lose_commands();
-    }
-
-    /// The service closes its event socket.
-    pub fn hang_up_line(&mut self) {
         self.line.signals = None;
         self.line.open = false;
         self.line.registered = false;
         self.line.echoed = false;
         self.line.started = None;
         self.line.connection += 1;
-        self.agenda.retain(|_, happening| !happening.ends_with_service());
+        self.agenda.retain(|_, happening| !matches!(happening, Happening::Connects));
         self.checks.forget_what_was_told(self.now);
+        self.lose_commands();
     }
 
     /// An event of a channel, as it is now.
