@@ -177,7 +177,7 @@ impl Hands {
         let result = self.dial(&leg, seconds).await;
         self.leave_setup();
         match result {
-            Ok(()) => {}
+            Ok(()) => self.report(Input::LegDialled { attempt }),
             Err(error @ AriError::OutcomeUnknown { .. }) => {
                 warn!(%error, "whether the client was dialled is not known");
             }
@@ -349,7 +349,7 @@ impl Hands {
 
     async fn check_leg(&self, attempt: u32) {
         match self.parts.switch.channel(&self.leg(attempt)).await {
-            Ok(None) => self.report(Input::LegGone { attempt, cause: None, sip: None }),
+            Ok(None) => self.report(Input::LegMissing { attempt }),
             Ok(Some(channel)) => match channel.state {
                 ChannelState::Up => self.report(Input::LegAnswered { attempt }),
                 ChannelState::Ringing => self.report(Input::LegRinging { attempt }),

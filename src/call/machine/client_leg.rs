@@ -2,7 +2,7 @@
 
 use capconduit_entity::AttemptResult;
 
-use super::waiting::{ANSWER, GONE};
+use super::waiting::{ANSWER, GONE, LEFT};
 use super::{Caller, Effect, Gone, Machine, State, Timer};
 use crate::call::outcome::{attempt_result, cause};
 use crate::clock::Timestamp;
@@ -24,6 +24,15 @@ impl Machine {
             // It was hung up before it existed.
             State::GivingUp(_) | State::Ending => self.hang_up_leg(attempt, cause::NORMAL),
             _ => {}
+        }
+    }
+
+    /// Its client has the call: a run that goes on with it must not send it once more.
+    pub(super) fn note_dialled(&mut self, at: Timestamp, attempt: u32) {
+        let attempt = self.attempt_mut(attempt);
+        if attempt.dialled_at.is_none() {
+            attempt.dialled_at = Some(at);
+            self.save();
         }
     }
 
@@ -72,6 +81,13 @@ impl Machine {
             self.effects.push(Effect::AnswerCaller { attempt });
             self.effects.push(Effect::Arm(Timer::Answer(attempt), ANSWER));
         }
+    }
+
+    pub(super) fn on_leg_left(&mut self, attempt: u32) {
+        if let Some(leg) = &mut self.leg {
+            leg.left = true;
+        }
+        self.effects.push(Effect::Arm(Timer::Gone(attempt), LEFT));
     }
 
     pub(super) fn on_leg_gone(&mut self, at: Timestamp, cause: Option<i32>, sip: Option<i32>) {
@@ -147,6 +163,7 @@ impl Machine {
         let attempt = self.attempt_mut(leg.attempt);
         let seen = attempt.answered_at.or(attempt.ringing_at).unwrap_or(attempt.held_at);
         attempt.ended_at = Some(at.max(seen));
+        attempt.dialled_at = None;
         attempt.result = Some(result);
         attempt.cause = cause;
         attempt.sip = sip;

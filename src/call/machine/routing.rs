@@ -82,6 +82,7 @@ impl Machine {
             client_name: link.client.name.clone(),
             client_identifier: link.client.identifier.clone(),
             held_at,
+            dialled_at: None,
             ringing_at: None,
             answered_at: None,
             ended_at: None,
@@ -101,9 +102,13 @@ impl Machine {
     }
 
     pub(super) fn next(&mut self, at: Timestamp) {
-        if let Some(again) = self.again.take() {
-            self.left.insert(0, again);
-            self.rebridge = true;
+        match self.again.take() {
+            Some(again) => {
+                self.left.insert(0, again);
+                self.rebridge = true;
+            }
+            // Whoever goes on with the call must not ask a client again that has refused.
+            None => self.save(),
         }
         match self.offer().map(Offer::later_turn) {
             // Who has heard one client's answer is not offered to another.

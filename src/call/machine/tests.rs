@@ -1,18 +1,19 @@
 //! Calls invented by the thousand: whatever happens, in whatever order, twice
 //! or not at all, a call ends once, with one record, and leaves nothing behind.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use capconduit_entity::{CallStatus, CampaignStatus, Strategy};
 use futures_util::FutureExt;
 use proptest::prelude::*;
 use proptest::strategy::{Strategy as _, ValueTree as _};
 
+use super::waiting::LEFT;
 use super::*;
 use crate::call::adopt;
 use crate::call::record::tests::record;
 use crate::capacity::{Keeper, Leases, MemoryLedger, Request, Scope, Verdict, WindowKind, Windows};
-use crate::ids::CampaignId;
+use crate::ids::{CampaignId, LinkId};
 use crate::live::LiveState;
 use crate::routing::snapshot::tests::link;
 use crate::routing::{Campaign, LinkTrace, Snapshot};
@@ -39,6 +40,8 @@ struct World {
     told_caller_gone: bool,
     /// What the journal holds of the call.
     saved: Option<CallRecord>,
+    /// Whose clients the journal has said to be dialled.
+    known_as_dialled: HashSet<LinkId>,
     snapshot: Snapshot,
     finals: Vec<CallRecord>,
     closed: u32,
@@ -94,6 +97,7 @@ impl World {
             legs: BTreeMap::new(),
             told_caller_gone: false,
             saved: None,
+            known_as_dialled: HashSet::new(),
             snapshot,
             finals: Vec::new(),
             closed: 0,
@@ -159,6 +163,8 @@ impl World {
                 }
                 Effect::Save(record) => {
                     self.saved = Some((*record).clone());
+                    let dialled = record.attempts.iter().filter(|a| a.dialled_at.is_some());
+                    self.known_as_dialled.extend(dialled.map(|attempt| attempt.link));
                     if record.end.is_some() {
                         self.finals.push(*record);
                     }
@@ -206,13 +212,7 @@ impl World {
                     self.happen(Input::LegEntered { attempt });
                 }
             },
-            Effect::DialLeg { attempt, .. } => {
-                let leg = self.legs.get_mut(&attempt).filter(|leg| !leg.gone);
-                match leg {
-                    Some(leg) => leg.dialled = true,
-                    None => self.give(Input::LegNotDialled { attempt }),
-                }
-            }
+            Effect::DialLeg { attempt, .. } => self.dial(attempt),
             Effect::HangUpLeg { attempt, .. } => self.end_leg(attempt, None),
             // The answer was lost, and perhaps the command.
             Effect::DetachLeg { .. } if self.choose(8) == 7 => {}
@@ -237,14 +237,15 @@ impl World {
                 _ => Input::CallerWaiting,
             }),
             Effect::CheckLeg { attempt } => match self.legs.get(&attempt).copied() {
-                Some(leg) if !leg.gone => {
-                    if leg.up {
-                        self.give(Input::LegAnswered { attempt });
-                    } else if !leg.dialled {
-                        self.give(Input::LegIdle { attempt });
-                    }
+                Some(SimLeg { gone: false, up: true, .. }) => {
+                    self.give(Input::LegAnswered { attempt });
                 }
-                _ => self.give(Input::LegGone { attempt, cause: None, sip: None }),
+                // Early media leaves it as it was before.
+                Some(SimLeg { gone: false, dialled: true, .. }) if self.choose(2) == 0 => {
+                    self.give(Input::LegRinging { attempt });
+                }
+                Some(SimLeg { gone: false, .. }) => self.give(Input::LegIdle { attempt }),
+                _ => self.give(Input::LegMissing { attempt }),
             },
             Effect::DestroyBridge => self.bridge_destroyed = true,
             Effect::Arm(..) | Effect::Save(_) | Effect::Show(..) | Effect::Close => unreachable!(),
@@ -283,6 +284,20 @@ impl World {
         self.give(Input::Verdict { attempt, verdict: verdict.clone() });
         if self.choose(8) == 7 {
             self.give(Input::Verdict { attempt, verdict });
+        }
+    }
+
+    /// Sends the call to the client, to whom it isn't known to have been sent before.
+    fn dial(&mut self, attempt: u32) {
+        let Some(leg) = self.legs.get_mut(&attempt).filter(|leg| !leg.gone) else {
+            return self.give(Input::LegNotDialled { attempt });
+        };
+        leg.dialled = true;
+        let link = self.machine.record().attempts[attempt as usize - 1].link;
+        assert!(!self.known_as_dialled.contains(&link), "{link} was dialled twice");
+        // The answer may be lost.
+        if self.choose(8) != 7 {
+            self.give(Input::LegDialled { attempt });
         }
     }
 
@@ -381,6 +396,17 @@ impl World {
         self.give(Input::Started);
     }
 
+    /// Two talk, and their driver is no more: what it had still to do is lost, and no event.
+    fn meet_defect(&mut self) {
+        let Some(record) = self.saved.clone().filter(CallRecord::is_talk) else { return };
+        self.effects.clear();
+        self.timers.clear();
+        let sold = record.answered_attempt().unwrap().hold(record.call);
+        self.ledger.settle(sold).now_or_never().unwrap();
+        self.machine = adopt::machine(record, &self.snapshot, self.now).hearing();
+        self.give(Input::Started);
+    }
+
     /// Everything on the switch is gone, and what was asked of it too.
     fn switch_restarts(&mut self) {
         self.events.clear();
@@ -412,6 +438,7 @@ impl World {
             5 => self.crash(),
             6 => self.give(Input::Unseen { since: self.now }),
             7 => self.switch_restarts(),
+            8 => self.meet_defect(),
             // Old news of legs that are gone or never were.
             3 if self.legs.get(&attempt).is_some_and(|leg| leg.gone) => {
                 self.give(Input::LegGone { attempt, cause: Some(16), sip: None });
@@ -445,7 +472,7 @@ impl World {
         let windows = Windows::at(self.now, chrono_tz::UTC);
         (1..=4)
             .map(|id| {
-                let scope = Scope::link(crate::ids::LinkId(id));
+                let scope = Scope::link(LinkId(id));
                 let usage = self
                     .ledger
                     .ledger()
@@ -479,7 +506,7 @@ proptest! {
 #[test]
 fn the_invented_calls_come_to_every_end() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     for _ in 0..3_000 {
         let choices = proptest::collection::vec(any::<u16>(), 100..400)
             .new_tree(&mut runner)
@@ -953,6 +980,82 @@ fn a_client_whom_an_earlier_run_died_before_dialling_is_dialled_after_all() {
     assert_eq!(asked_for(&effects), Some(1));
 }
 
+/// A call of which an earlier run died after it had noted that its client was dialled, and
+/// what taking it up wants done.
+fn adopted_and_dialled(died_after: chrono::TimeDelta) -> (Machine, Timestamp, Vec<Effect>) {
+    let (mut machine, snapshot) = held();
+    let at = machine.record().started_at;
+    machine.handle(at, Input::LegEntered { attempt: 1 });
+    let effects = machine.handle(at, Input::LegDialled { attempt: 1 });
+    let [Effect::Save(saved)] = &effects[..] else { panic!("{effects:?}") };
+    let now = at + died_after;
+    let mut machine = adopt::machine((**saved).clone(), &snapshot, now);
+    let mut effects = machine.handle(now, Input::Started);
+    effects.extend(machine.handle(now, Input::Recheck));
+    (machine, now, effects)
+}
+
+#[test]
+fn a_client_known_to_be_dialled_is_rung_on_for_the_rest_of_its_time_whatever_its_leg_shows() {
+    let soon = chrono::TimeDelta::milliseconds(100);
+    let (mut machine, now, effects) = adopted_and_dialled(soon);
+    let rest = effects.iter().find_map(|effect| match effect {
+        Effect::Arm(Timer::Ring(1), rest) => Some(*rest),
+        _ => None,
+    });
+    assert_eq!(rest, Some(Duration::from_millis(4_900)));
+    // It sends early media, or has answered nothing yet.
+    let effects = machine.handle(now, Input::LegIdle { attempt: 1 });
+    assert!(effects.is_empty(), "{effects:?}");
+    machine.handle(now, Input::LegAnswered { attempt: 1 });
+    machine.handle(now, Input::CallerAnswered);
+    let record = machine.record();
+    assert_eq!((record.attempts.len(), record.answered_at), (1, Some(now)));
+}
+
+#[test]
+fn one_that_was_dialled_and_left_while_nobody_looked_is_not_dialled_again() {
+    let (mut machine, now, _) = adopted_and_dialled(chrono::TimeDelta::milliseconds(100));
+    let effects = found_gone(&mut machine, now);
+    assert_eq!(asked_for(&effects), Some(2), "the next one");
+    assert_eq!(machine.record().attempts[0].result, Some(AttemptResult::Unreachable));
+}
+
+#[test]
+fn one_that_refused_is_not_asked_again_where_a_run_dies_before_the_next_is_held() {
+    let (mut machine, snapshot) = held();
+    let at = machine.record().started_at;
+    machine.handle(at, Input::LegEntered { attempt: 1 });
+    // The switch hasn't said yet that it has dialled.
+    let gone = Input::LegGone { attempt: 1, cause: Some(17), sip: Some(486) };
+    let effects = machine.handle(at, gone);
+    let saved = effects.iter().find_map(|effect| match effect {
+        Effect::Save(record) => Some((**record).clone()),
+        _ => None,
+    });
+    let mut machine = adopt::machine(saved.unwrap(), &snapshot, at);
+    machine.handle(at, Input::Started);
+    machine.handle(at, Input::Recheck);
+    assert_eq!(asked_for(&machine.handle(at, Input::CallerWaiting)), Some(2));
+    assert_eq!(machine.record().attempts[0].result, Some(AttemptResult::Busy));
+}
+
+#[test]
+fn that_a_client_was_dialled_is_noted_once_and_only_until_the_attempt_is_over() {
+    for rings_first in [true, false] {
+        let mut machine = ringing();
+        let at = machine.record().started_at;
+        let (dialled, rings) = (Input::LegDialled { attempt: 1 }, Input::LegRinging { attempt: 1 });
+        let (one, other) = if rings_first { (rings, dialled) } else { (dialled, rings) };
+        let effects = machine.handle(at, one);
+        assert!(matches!(effects[..], [Effect::Save(_)]), "{effects:?}");
+        let effects = machine.handle(at, other);
+        assert!(effects.is_empty(), "{effects:?}");
+        machine.handle(at, Input::LegGone { attempt: 1, cause: Some(17), sip: Some(486) });
+        assert_eq!(machine.record().attempts[0].dialled_at, None);
+    }
+}
+
 /// A check finds no leg, and the caller unanswered, for good.
 fn found_gone(machine: &mut Machine, now: Timestamp) -> Vec<Effect> {
     let effects = machine.handle(now, Input::LegGone { attempt: 1, cause: None, sip: None });
@@ -1134,6 +1237,67 @@ fn whether_a_leg_that_left_is_gone_is_asked_until_somebody_says_so() {
     }
     machine.handle(at, Input::LegGone { attempt: 1, cause: None, sip: None });
     assert!(machine.handle(at, Input::Timer(Timer::Gone(1))).is_empty());
+}
+
+/// A call that talks.
+fn talking() -> Machine {
+    let mut machine = ringing();
+    let at = machine.record().started_at;
+    machine.handle(at, Input::LegAnswered { attempt: 1 });
+    machine.handle(at, Input::CallerAnswered);
+    machine.handle(at, Input::Timer(Timer::Settle(1)));
+    machine
+}
+
+#[test]
+fn a_leg_that_a_check_misses_is_gone_unless_an_event_is_on_its_way() {
+    for is_told in [false, true] {
+        let mut machine = talking();
+        let at = machine.record().started_at;
+        let effects = machine.handle(at, Input::LegMissing { attempt: 1 });
+        assert!(matches!(effects[..], [Effect::Arm(Timer::LegMissing(1), _)]), "{effects:?}");
+        assert!(machine.expects_leg(1), "nobody has told of its end yet");
+        if is_told {
+            let gone = Input::LegGone { attempt: 1, cause: Some(cause::NO_ANSWER), sip: None };
+            machine.handle(at, gone);
+            assert!(!machine.expects_leg(1));
+        }
+        machine.handle(at, Input::Timer(Timer::LegMissing(1)));
+        assert!(machine.is_ending());
+        let attempt = &machine.record().attempts[0];
+        assert_eq!(attempt.cause, is_told.then_some(cause::NO_ANSWER));
+    }
+}
+
+#[test]
+fn of_a_leg_that_ended_while_nobody_listened_no_event_is_waited_for() {
+    let mut machine = ringing();
+    let at = machine.record().started_at;
+    machine.handle(at, Input::Unseen { since: at });
+    machine.handle(at, Input::Recheck);
+    machine.handle(at, Input::CallerWaiting);
+    assert!(!machine.expects_leg(1), "it may be gone");
+    let mut found = machine.clone();
+    let effects = machine.handle(at, Input::LegMissing { attempt: 1 });
+    assert!(matches!(effects[..], [Effect::CheckCaller, ..]), "{effects:?}");
+    found.handle(at, Input::LegRinging { attempt: 1 });
+    assert!(found.expects_leg(1));
+}
+
+#[test]
+fn a_leg_that_left_or_is_being_hung_up_is_not_missed() {
+    let mut left = talking();
+    let at = left.record().started_at;
+    left.handle(at, Input::LegLeft { attempt: 1 });
+    assert!(!left.expects_leg(1));
+    left.handle(at, Input::LegMissing { attempt: 1 });
+    assert!(left.is_ending());
+    let mut given_up = ringing();
+    given_up.handle(at, Input::Timer(Timer::Ring(1)));
+    given_up.handle(at, Input::LegDetached { attempt: 1, answered: false });
+    assert!(!given_up.expects_leg(1));
+    let effects = given_up.handle(at, Input::LegMissing { attempt: 1 });
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Release(_))), "{effects:?}");
 }
 
 #[test]

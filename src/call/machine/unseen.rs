@@ -31,6 +31,23 @@ impl Machine {
         }
     }
 
+    /// A leg that was found, or told of, since events flow is there until an event says
+    /// something else.
+    pub(super) fn note_leg(&mut self, input: &Input) {
+        let (Input::LegEntered { attempt }
+        | Input::LegSeen { attempt }
+        | Input::LegRinging { attempt }
+        | Input::LegIdle { attempt }
+        | Input::LegAnswered { attempt }
+        | Input::LegDetached { attempt, .. }) = *input
+        else {
+            return;
+        };
+        if let Some(leg) = self.leg.as_mut().filter(|leg| leg.attempt == attempt) {
+            leg.unseen &= self.blind;
+        }
+    }
+
     /// When the call was found to be up, if this says so. Once somebody is answered it is
     /// up only while both legs are; an event that tells of a leg's end says that it was
     /// there until then.

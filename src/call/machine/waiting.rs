@@ -66,6 +66,9 @@ impl Machine {
                 }
                 self.effects.push(Effect::Arm(timer, GONE));
             }
+            (Timer::LegMissing(attempt), _) if self.awaits_end_of(attempt) => {
+                self.on_leg_gone(at, None, None);
+            }
             (Timer::CallerGone, _) if self.caller != Caller::Gone => {
                 self.effects.push(Effect::CheckCaller);
                 self.effects.push(Effect::HangUpCaller { cause: cause::NORMAL });

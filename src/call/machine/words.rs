@@ -35,6 +35,10 @@ pub enum Input {
     LegNotDialled {
         attempt: u32,
     },
+    /// The switch has sent the call to the leg's client.
+    LegDialled {
+        attempt: u32,
+    },
     LegRinging {
         attempt: u32,
     },
@@ -53,6 +57,10 @@ pub enum Input {
     },
     /// The leg left our application; most likely it is gone.
     LegLeft {
+        attempt: u32,
+    },
+    /// A check found no such leg: the events that say why may be on their way.
+    LegMissing {
         attempt: u32,
     },
     /// The leg is no more.
@@ -155,6 +163,8 @@ pub enum Timer {
     Next,
     /// The leg should be gone by now.
     Gone(u32),
+    /// No leg of the client is there, and no event will say more.
+    LegMissing(u32),
     /// The caller hung up, and its leg should be gone by now.
     CallerGone,
     /// No leg of the caller is there, and no event will say more.

@@ -14,14 +14,15 @@ use super::vault::is_answered;
 use crate::ari::LegId;
 use crate::call::{CallRecord, Outcome};
 use crate::capacity::{Caps, Scope};
-use crate::clock::{self, Timestamp};
-use crate::ids::{CallId, LinkId};
+use crate::clock::Timestamp;
+use crate::clock::simulated::{self, Defect};
+use crate::ids::LinkId;
 
 pub struct Checks {
     town: Arc<Town>,
     began: Timestamp,
-    /// Calls that were cut off by a defect, and when.
-    cut_off: Vec<(CallId, Timestamp)>,
+    /// Of calls that had no client yet.
+    early_defects: Vec<Defect>,
     pub stories: Vec<Story>,
     /// The first promise that was broken.
     pub broken: Option<String>,
@@ -54,6 +55,8 @@ pub struct Report {
     pub hung_up_answered: u64,
     pub dropped_out: u64,
     pub defects: u64,
+    /// Those that a talk had to outlive.
+    pub defects_outlived: u64,
     pub commands: u64,
     pub commands_lost: u64,
     /// Lost, late, refused, or answered late or not at all.
@@ -80,7 +83,7 @@ impl Checks {
         Self {
             town,
             began,
-            cut_off: Vec::new(),
+            early_defects: Vec::new(),
             stories: Vec::new(),
             broken: None,
             report: Report::default(),
@@ -193,6 +196,7 @@ impl Checks {
 
     /// The service has looked at a channel, and knows how it was then.
     pub fn looked_at(&mut self, channel: &str, at: Moment, now: Moment, hears: bool) {
+        self.note_defects();
         let its = |story: &&mut Story| story.is_leg(channel) || story.channel == channel;
         if let Some(story) = self.stories.iter_mut().find(its) {
             story.look(channel, at, now, hears);
@@ -229,25 +233,38 @@ impl Checks {
         self.stories[story].told_left.get_or_insert(at);
     }
 
+    /// The service was told that this leg's client has been dialled.
+    pub fn told_dialled(&mut self, leg: &str, at: Moment) {
+        if let Some(story) = self.stories.iter_mut().find(|story| story.is_leg(leg)) {
+            story.told_dialled(at);
+        }
+    }
+
     /// The service that was told is no more, and what was on its way to it is lost.
     pub fn forget_what_was_told(&mut self, now: Moment) {
         let since = now.saturating_sub(UNDER_WAY_MS);
         for story in &mut self.stories {
             story.told_left = None;
+            story.starts_anew();
+            story.forget_dialled_since(now);
             if story.entered.is_some() && story.left.is_none_or(|left| left >= since) {
                 story.hide(since);
             }
         }
     }
 
-    /// What becomes of a call that was cut off is known to nobody.
     fn note_defects(&mut self) {
-        for (call, at) in clock::simulated::cut_off() {
-            self.cut_off.push((call, at));
-            let is_its = |leg: &String| LegId::parse(leg).is_some_and(|leg| leg.call == call);
+        for defect in simulated::defects() {
+            self.report.defects += 1;
+            let is_its =
+                |leg: &String| LegId::parse(leg).is_some_and(|leg| leg.call == defect.call);
             let its = |story: &&mut Story| story.leg.as_ref().is_some_and(is_its);
-            if let Some(story) = self.stories.iter_mut().find(its) {
-                story.cut_off(moment_of(self.began, at).saturating_sub(UNDER_WAY_MS));
+            match self.stories.iter_mut().find(its) {
+                Some(story) => {
+                    story.meets_defect(moment_of(self.began, defect.at), defect.in_a_talk);
+                    self.report.defects_outlived += u64::from(story.outlives_defect());
+                }
+                None => self.early_defects.push(defect),
             }
         }
     }
@@ -289,6 +306,10 @@ impl Checks {
         let Some(link) = self.town.link(number, endpoint) else {
             return self.fail(|| format!("{number} is not sold to {endpoint}"));
         };
+        if self.stories[story].is_known_as_dialled(link) {
+            let story = self.stories[story].clone();
+            return self.fail(|| format!("{endpoint} was dialled a second time: {story:?}"));
+        }
         if self.stories[story].heard.is_some() {
             let story = self.stories[story].clone();
             return self.fail(|| format!("{endpoint} was dialled for one who talks: {story:?}"));
@@ -328,6 +349,16 @@ impl Checks {
         }
     }
 
+    /// The service hangs up, as it does with what it can't lead any more.
+    pub fn must_not_be_cut_off(&mut self, story: usize, now: Moment) {
+        self.note_defects();
+        let story = &self.stories[story];
+        if story.outlives_defect() && story.left.is_none() {
+            let story = story.clone();
+            self.fail(|| format!("a talk was cut off by a single defect: {now} {story:?}"));
+        }
+    }
+
     pub fn must_not_stay_alone(&mut self, channel: &str, looks: u32) {
         self.report.alone_most = self.report.alone_most.max(looks);
         if looks > ALONE_MOST {
@@ -349,12 +380,10 @@ impl Checks {
     /// Every caller has one record, and it says what happened.
     pub fn records_must_be_right(&mut self, records: &[Arc<CallRecord>]) {
         self.note_defects();
-        self.report.defects += self.cut_off.len() as u64;
-        for (call, at) in self.cut_off.clone() {
+        for Defect { call, at, .. } in std::mem::take(&mut self.early_defects) {
             let record = records.iter().find(|record| record.call == call);
             if let Some(story) = record.and_then(|record| self.story_of(&record.channel)) {
-                let since = moment_of(self.began, at).saturating_sub(UNDER_WAY_MS);
-                self.stories[story].cut_off(since);
+                self.stories[story].meets_defect(moment_of(self.began, at), false);
             }
         }
         let mut by_channel: BTreeMap<&str, Vec<&CallRecord>> = BTreeMap::new();
@@ -419,9 +448,9 @@ impl Checks {
             .map(|(_, count)| count.parse::<u64>().expect("a whole number"))
             .sum();
         let hidden: usize = self.stories.iter().map(Story::times_hidden).sum();
-        let Report { commands_hurt, dropped_out, hangs, .. } = self.report;
+        let Report { commands_hurt, dropped_out, hangs, defects, .. } = self.report;
         // A hang hurts every command that is under way.
-        let (hung, defects) = (hangs * self.stories.len() as u64, self.cut_off.len() as u64);
+        let hung = hangs * self.stories.len() as u64;
         let mishaps = hidden as u64 + commands_hurt + dropped_out + defects + hung;
         if drift > mishaps * LEFT_BEHIND {
             self.fail(|| format!("{drift} differences were mended after {mishaps} mishaps"));
@@ -477,6 +506,7 @@ impl Report {
         self.hung_up_answered += other.hung_up_answered;
         self.dropped_out += other.dropped_out;
         self.defects += other.defects;
+        self.defects_outlived += other.defects_outlived;
         self.commands += other.commands;
         self.commands_lost += other.commands_lost;
         self.commands_hurt += other.commands_hurt;
@@ -505,7 +535,8 @@ impl Report {
             self.dropped_out,
             self.hung_up - self.hung_up_answered,
             self.hung_up_answered,
-            self.defects,
+            self.defects - self.defects_outlived,
+            self.defects_outlived,
             self.commands_lost,
             self.events_lost,
             self.events_doubled,
@@ -520,7 +551,7 @@ impl fmt::Display for Report {
             f,
             "{} calls: {} answered, {} of them heard in part and exact, {} interrupted, {} refused for want of room, {} heard in whole; {} clients dialled; \
              the service killed {} times, Asterisk crashed {} times, hung {} times, the socket broke \
-             {} times, {} episodes were calm; {} commands, {} lost, {} hurt; {} events lost, {} doubled; {} cancels met an answer, {} hung up by operators, {} of them answered, {} dropped out of their bridge; {} looks at most found one channel alone; {} steps",
+             {} times, {} episodes were calm; {} commands, {} lost, {} hurt; {} events lost, {} doubled; {} cancels met an answer, {} hung up by operators, {} of them answered, {} dropped out of their bridge; {} defects, {} of them outlived; {} looks at most found one channel alone; {} steps",
             self.calls,
             self.answered,
             self.exact,
@@ -542,6 +573,8 @@ impl fmt::Display for Report {
             self.hung_up,
             self.hung_up_answered,
             self.dropped_out,
+            self.defects,
+            self.defects_outlived,
             self.alone_most,
             self.steps,
         )

@@ -41,7 +41,6 @@ struct World {
     vault: Arc<Vault>,
     luck: SmallRng,
     began: Timestamp,
-    defect: Option<u32>,
     /// Nothing goes wrong in it.
     is_calm: bool,
     folder: TempDir,
@@ -69,7 +68,7 @@ impl Episode {
 
     pub fn run(&self) -> Report {
         clock::simulated::forget_calls();
-        drop(clock::simulated::cut_off());
+        drop(clock::simulated::defects());
         panics::watch();
         let mut world = World::build(self.seed);
         if self.is_told {
@@ -111,7 +110,7 @@ impl World {
         }
         let vault = Arc::new(Vault::new(luck.random(), began, &mut luck));
         let folder = folder_in_memory();
-        Self { town, switch, vault, luck, began, defect: None, is_calm, folder }
+        Self { town, switch, vault, luck, began, is_calm, folder }
     }
 
     fn is_broken(&self) -> bool {
@@ -124,17 +123,17 @@ impl World {
         let runtime =
             Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let seed = self.luck.random();
-        // One call in some lives is cut off; what is seen of it is known to nobody.
+        // One call in some lives meets with a defect, and perhaps with another.
         let has_defect = !self.is_calm && self.luck.random_ratio(1, 4);
-        self.defect = has_defect.then(|| self.luck.random_range(0..600));
+        let defect = has_defect.then(|| self.luck.random_range(0..600));
+        let again = self.luck.random_ratio(1, 3).then(|| self.luck.random_range(0..8));
         runtime.block_on(async {
             let (began, since) = {
                 let asterisk = self.switch.lock();
                 clock::simulated::begin(asterisk.time());
                 (asterisk.now, Instant::now())
             };
-            let defect = self.defect;
-            clock::simulated::plan_defect(defect);
+            clock::simulated::plan_defect(defect, again);
             let stop_at = steps.map_or(u64::MAX, |steps| self.switch.lock().steps + steps);
             let happenings = let_happen(&self.switch, since, began, stop_at);
             tokio::select! {

@@ -223,6 +223,7 @@ mod tests {
             client_name: "Acme".to_owned(),
             client_identifier: "acme".to_owned(),
             held_at: record().started_at,
+            dialled_at: None,
             ringing_at: None,
             answered_at: None,
             ended_at: None,

@@ -35,18 +35,19 @@ pub fn seen() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::call::record::tests::record;
     use crate::clock::{self, simulated};
 
     #[tokio::test(start_paused = true)]
     async fn a_panic_in_a_task_is_seen_and_a_planned_defect_is_not() {
         watch();
         simulated::begin("2026-03-02T10:05:00Z".parse().unwrap());
-        simulated::plan_defect(Some(0));
-        let call = clock::new_call_id();
-        assert!(tokio::spawn(async move { simulated::perhaps_a_defect(call) }).await.is_err());
+        simulated::plan_defect(Some(0), None);
+        let meets_defect = async { simulated::perhaps_a_defect(&record(), clock::now()) };
+        assert!(tokio::spawn(meets_defect).await.is_err());
         assert_eq!(seen(), 0);
         assert!(tokio::spawn(async { assert_eq!(seen(), 1, "on purpose") }).await.is_err());
         assert_eq!(seen(), 1);
-        drop(simulated::cut_off());
+        drop(simulated::defects());
     }
 }

@@ -51,6 +51,9 @@ pub struct Story {
     pub link: Option<LinkId>,
     /// All that were made, in their order.
     pub legs: Vec<ClientLeg>,
+    /// The clients of whom the service was told that they were dialled, and when.
+    told_dialled: Vec<(LinkId, Moment)>,
+    met_defect: Option<Met>,
     hidden: Vec<Hidden>,
     looked_at: Looked,
 }
@@ -60,6 +63,14 @@ pub struct Story {
 struct Looked {
     caller: Option<Moment>,
     leg: Option<Moment>,
+}
+
+/// What a defect of the service means for its call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Met {
+    /// The two talk, and go on.
+    Outlived,
+    CutOff,
 }
 
 /// From then on nothing was heard of a caller, until the service looked.
@@ -90,6 +101,8 @@ const LOOK_MS: Moment = 10_000;
 /// When a call that is lost sight of was last known to be up: the last probe, or the
 /// last sign of life in the journal.
 const KNOWN_MS: Moment = 1_000;
+/// What the service was told so shortly before it was killed it may not have read.
+const UNREAD_MS: Moment = 2;
 
 impl Story {
     pub fn new(caller: Caller, channel: String) -> Self {
@@ -112,9 +125,50 @@ impl Story {
             leg: None,
             link: None,
             legs: Vec::new(),
+            told_dialled: Vec::new(),
+            met_defect: None,
             hidden: Vec::new(),
             looked_at: Looked::default(),
         }
+    }
+
+    // --- whom the service knows to be dialled ---
+
+    pub fn told_dialled(&mut self, at: Moment) {
+        self.told_dialled.extend(self.link.map(|link| (link, at)));
+    }
+
+    /// The service is killed: what it has read it has noted.
+    pub fn forget_dialled_since(&mut self, now: Moment) {
+        self.told_dialled.retain(|(_, told)| told + UNREAD_MS < now);
+    }
+
+    pub fn is_known_as_dialled(&self, link: LinkId) -> bool {
+        self.told_dialled.iter().any(|(known, _)| *known == link)
+    }
+
+    // --- what a defect means ---
+
+    /// A defect meets its call: a talk goes on, once in each life of the service, and is
+    /// looked at anew. What becomes of any other call is known to nobody.
+    pub fn meets_defect(&mut self, at: Moment, in_a_talk: bool) {
+        let from = at.saturating_sub(UNDER_WAY_MS);
+        if in_a_talk && self.met_defect.is_none() {
+            self.met_defect = Some(Met::Outlived);
+            self.hide(from);
+        } else {
+            self.met_defect = Some(Met::CutOff);
+            self.cut_off(from);
+        }
+    }
+
+    pub fn outlives_defect(&self) -> bool {
+        self.met_defect == Some(Met::Outlived)
+    }
+
+    /// Of another life of the service.
+    pub fn starts_anew(&mut self) {
+        self.met_defect = self.met_defect.filter(|met| *met == Met::CutOff);
     }
 
     // --- what was hidden ---

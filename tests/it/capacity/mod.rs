@@ -6,6 +6,7 @@ mod model;
 mod naive;
 mod outage;
 mod racing;
+mod renewal;
 mod share;
 
 use std::sync::Arc;

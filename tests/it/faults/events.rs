@@ -51,6 +51,24 @@ async fn an_answer_that_nobody_heard_of_is_found() {
     assert_eq!(outcome(&log), ("ANSWERED", "answered"));
 }
 
+/// No hang-up request and no end of the channel: it has left the application, no more.
+#[tokio::test]
+async fn a_caller_who_only_left_the_application_has_ended_the_call() {
+    let scene = Scene::set(1, 20).await;
+    let (talker, its_leg) = scene.talking().await;
+    let (waiter, other_leg) = scene.ringing().await;
+    for (caller, leg) in [(&talker, &its_leg), (&waiter, &other_leg)] {
+        let left = Instant::now();
+        scene.switch.leave(caller);
+        scene.switch.gone(leg).await;
+        assert!(left.elapsed() < seconds(1), "{:?}", left.elapsed());
+    }
+    scene.service.assert_clean().await;
+    let logs = scene.service.logs(2).await;
+    let ends: Vec<_> = logs.iter().map(|log| log["callStatus"].as_str().unwrap()).collect();
+    assert_eq!(ends, ["ANSWERED", "CANCELED"]);
+}
+
 #[tokio::test]
 async fn an_end_that_nobody_heard_of_is_found_by_the_audit() {
     let scene = Scene::set(1, 20).await;

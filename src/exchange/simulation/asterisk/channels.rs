@@ -50,7 +50,7 @@ impl Asterisk {
         if is_there {
             channel.in_application = true;
             self.checks.entered(channel.story, self.now);
-            self.emit(&id, |channel| EventKind::StasisStart { channel });
+            self.emit(&id, |channel| EventKind::StasisStart { channel, args: Vec::new() });
         } else if left == 0 {
             let channel = self.channels.remove(&id).expect("it was just there");
             self.checks.left(channel.story, self.now);
@@ -141,7 +141,7 @@ impl Asterisk {
         };
         self.channels.insert(id.to_owned(), channel);
         self.checks.leg_made(story, id, self.now);
-        self.emit(id, |channel| EventKind::StasisStart { channel });
+        self.emit(id, |channel| EventKind::StasisStart { channel, args: Vec::new() });
     }
 
     /// The INVITE is sent: from here on the client is being rung.
@@ -302,6 +302,9 @@ impl Asterisk {
     /// Asked for over ARI.
     pub(super) fn hang_up(&mut self, id: &str, cause: i32) {
         let Some(channel) = self.channels.get(id) else { return };
+        if cause == DEFECT {
+            self.checks.must_not_be_cut_off(channel.story, self.now);
+        }
         if channel.leg.is_none() && !channel.is_ghost {
             match cause {
                 NO_CALL => {}

@@ -35,7 +35,13 @@ pub enum Command {
 pub enum Found {
     Nothing,
     Created,
-    Channel { id: String, at: Moment, channel: Option<Channel> },
+    /// The INVITE of this leg was sent.
+    Dialled(String),
+    Channel {
+        id: String,
+        at: Moment,
+        channel: Option<Channel>,
+    },
     Channels(Vec<Channel>),
     Bridges(Vec<Bridge>),
 }
@@ -180,14 +186,20 @@ impl Asterisk {
 
     /// The answer arrives, if somebody still waits for it.
     pub(super) fn reply(&mut self, reply: Reply, answer: Answer) {
-        let looked_at = match &answer {
-            Ok(Found::Channel { id, at, .. }) => Some((id.clone(), *at)),
-            _ => None,
-        };
-        if reply.send(answer).is_ok()
-            && let Some((channel, at)) = looked_at
-        {
+        let (mut looked_at, mut dialled) = (None, None);
+        match &answer {
+            Ok(Found::Channel { id, at, .. }) => looked_at = Some((id.clone(), *at)),
+            Ok(Found::Dialled(leg)) => dialled = Some(leg.clone()),
+            _ => {}
+        }
+        if reply.send(answer).is_err() {
+            return;
+        }
+        if let Some((channel, at)) = looked_at {
             self.checks.looked_at(&channel, at, self.now, self.line.is_heard());
+        }
+        if let Some(leg) = dialled {
+            self.checks.told_dialled(&leg, self.now);
         }
     }
 
@@ -257,6 +269,7 @@ impl Asterisk {
                     return refused(409);
                 }
                 self.dial_leg(&channel, timeout_seconds);
+                return Ok(Found::Dialled(channel));
             }
             Command::Answer(channel) => {
                 if !self.channels.contains_key(&channel) {
