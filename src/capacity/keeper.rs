@@ -6,30 +6,21 @@
 //! ledger that has forgotten everything is told everything. Holds are renewed
 //! long before their leases end, so the ledger believes in them as long as this
 //! instance lives, and lets go of them in the end when it doesn't.
-//!
-//! While the database is away, there may be hundreds of thousands of holds. To tell
-//! the ledger of them is a walk, a few holds at a time; whoever wants room comes in
-//! between.
-
-mod kept;
 
 use std::collections::{BTreeMap, HashSet};
-use std::ops::{Bound, RangeInclusive};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::task::yield_now;
 use tokio::time::{Instant, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use self::kept::{Kept, without_leg};
 use super::recount::Known;
 use super::{
-    HoldId, Holder, Leases, Ledger, Request, Share, Stage, Standing, Status, Turn, Unavailable,
-    Verdict,
+    Candidate, HoldId, Holder, Leases, Ledger, Request, Share, Stage, Standing, Status, Turn,
+    Unavailable, Verdict,
 };
 use crate::ids::CallId;
 use crate::telemetry::{Drift, Metrics, call_span};
@@ -50,15 +41,20 @@ pub struct Keeper {
     metrics: Option<Arc<Metrics>>,
     /// A hold that is older than this may have been given to someone else.
     trusted_for: Duration,
-    /// After so long, the ledger is told again of a call that is over and not recorded yet.
-    counted_for: Duration,
 }
 
-/// How far a walk through all holds has come.
-#[derive(Clone, Copy, Default)]
-struct Walk {
-    /// The last one that was looked at; none at the beginning.
-    passed: Option<HoldId>,
+struct Kept {
+    standing: Standing,
+    /// What it was granted for; none of one that an earlier run took.
+    candidate: Option<Candidate>,
+    /// What the ledger is known to have heard.
+    told: Option<Stage>,
+    /// When the ledger last promised the capacity, by this instance's clock.
+    promised: Instant,
+    /// It isn't known yet whether the ledger granted it.
+    asking: bool,
+    /// Since when the records tell of its call.
+    recorded: Option<Instant>,
 }
 
 const RENEW_INTERVAL: Duration = Duration::from_secs(20);
@@ -67,8 +63,6 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Whoever compares the ledger with the records looks at the holds several times in that
 /// long, and sees each call in the one or the other.
 pub const TOLD_AFTER_RECORD: Duration = Duration::from_secs(10);
-/// Holds that are looked at, and told, at once: whoever wants room waits for no more of them.
-pub const AT_ONCE: usize = 500;
 
 // === impl Keeper ===
 
@@ -82,7 +76,6 @@ impl Keeper {
             untold: Notify::new(),
             metrics: None,
             trusted_for: leases.held / 2,
-            counted_for: leases.used / 4,
         }
     }
 
@@ -148,7 +141,14 @@ impl Keeper {
         if let Some(candidate) = request.candidates.first()
             && let Some(standing) = Standing::held(request.hold, candidate)
         {
-            let asking = Kept { asking: true, ..Kept::untold(standing) };
+            let asking = Kept {
+                standing,
+                candidate: None,
+                told: None,
+                promised: asked,
+                asking: true,
+                recorded: None,
+            };
             self.holds.lock().entry(request.hold).or_insert(asking);
         }
         // Whoever asks may stop waiting: then too the ledger has to be told.
@@ -169,7 +169,7 @@ impl Keeper {
                 if let Some(standing) = Standing::held(request.hold, candidate) {
                     kept.standing = standing;
                 }
-                kept.candidate = Some(Box::new(candidate.clone()));
+                kept.candidate = Some(candidate.clone());
                 kept.told = Some(Stage::Held);
                 kept.promised = asked;
                 kept.asking = false;
@@ -192,8 +192,12 @@ impl Keeper {
         {
             let promised = Instant::now();
             let kept = holds.entry(request.hold).or_insert_with(|| Kept {
-                candidate: Some(Box::new(candidate.clone())),
-                ..Kept::untold(standing)
+                standing,
+                candidate: Some(candidate.clone()),
+                told: None,
+                promised,
+                asking: false,
+                recorded: None,
             });
             kept.promised = promised;
         }
@@ -207,23 +211,16 @@ impl Keeper {
     /// When the ledger can't be asked.
     pub async fn reaffirm(&self, hold: HoldId) -> Result<bool, Unavailable> {
         let candidate = {
-            let mut holds = self.holds.lock();
-            match holds.get_mut(&hold) {
-                Some(kept) if kept.promised.elapsed() < self.trusted_for => {
-                    kept.dialled = true;
-                    return Ok(true);
-                }
+            let holds = self.holds.lock();
+            match holds.get(&hold) {
+                Some(kept) if kept.promised.elapsed() < self.trusted_for => return Ok(true),
                 Some(Kept { candidate: Some(candidate), .. }) => candidate.clone(),
                 _ => return Ok(false),
             }
         };
         warn!("a hold got old before its client was dialled: asking again");
-        let request = Request { hold, candidates: vec![*candidate], turn: Turn::None };
-        let stands = self.reserve(&request).await?.granted.is_some();
-        if let Some(kept) = self.holds.lock().get_mut(&hold) {
-            kept.dialled = stands;
-        }
-        Ok(stands)
+        let request = Request { hold, candidates: vec![candidate], turn: Turn::None };
+        Ok(self.reserve(&request).await?.granted.is_some())
     }
 
     /// The client answered: the volume becomes used.
@@ -233,15 +230,19 @@ impl Keeper {
 
     /// The client's leg is gone: concurrency is free, and volume that wasn't used.
     pub async fn release(&self, hold: HoldId) {
-        self.move_on(hold, without_leg).await;
+        self.move_on(hold, |stage| match stage {
+            Stage::Held => Stage::Returned,
+            Stage::Used => Stage::Counted,
+            over => over,
+        })
+        .await;
     }
 
     /// The records tell of these calls now.
     pub fn recorded(&self, calls: &HashSet<CallId>) {
         let now = Instant::now();
-        let mut holds = self.holds.lock();
-        for call in calls {
-            for (_, kept) in holds.range_mut(attempts(*call)) {
+        for (hold, kept) in self.holds.lock().iter_mut() {
+            if calls.contains(&hold.call) {
                 kept.recorded = Some(now);
             }
         }
@@ -252,17 +253,29 @@ impl Keeper {
         let mut holds = self.holds.lock();
         for standing in standing {
             self.note(&standing);
-            holds.insert(standing.hold, Kept { dialled: true, ..Kept::untold(standing) });
+            let hold = standing.hold;
+            let kept = Kept {
+                standing,
+                candidate: None,
+                told: None,
+                promised: Instant::now(),
+                asking: false,
+                recorded: None,
+            };
+            holds.insert(hold, kept);
         }
         drop(holds);
         self.untold.notify_one();
     }
 
-    /// Nobody leads this call any more: what it holds is given back. Where its client
-    /// answered, that was sold, and counts.
+    /// Nobody leads this call any more: what it holds is given back.
     pub fn abandon(&self, call: CallId) {
-        for (_, kept) in self.holds.lock().range_mut(attempts(call)) {
-            kept.go_on_to(without_leg(kept.standing.stage));
+        for (_, kept) in self.holds.lock().iter_mut().filter(|(hold, _)| hold.call == call) {
+            kept.standing.stage = match kept.standing.stage {
+                Stage::Held => Stage::Returned,
+                Stage::Used => Stage::Counted,
+                over => over,
+            };
             kept.asking = false;
             self.note(&kept.standing);
         }
@@ -306,11 +319,7 @@ impl Keeper {
                 metrics.drifted(Drift::HoldWithoutCall);
             }
         }
-        for few in back.collect::<Vec<_>>().chunks(AT_ONCE) {
-            self.ledger.advance(few).await?;
-            yield_now().await;
-        }
-        Ok(())
+        self.ledger.advance(&back.collect::<Vec<_>>()).await
     }
 
     /// Keeps the ledger informed, until it is cancelled.
@@ -319,7 +328,7 @@ impl Keeper {
         let mut known = status.borrow_and_update().clone();
         self.follow(&known);
         let mut tick = interval(TICK);
-        let (mut renewed, mut renewal) = (Instant::now(), None::<Walk>);
+        let mut renewed = Instant::now();
         loop {
             if let Some(share) = self.share.as_ref().filter(|share| share.is_unknown()) {
                 tokio::select! {
@@ -341,23 +350,16 @@ impl Keeper {
                     self.follow(&now);
                     if is_other(&known, &now) {
                         self.forget_what_was_told();
-                        // All is told anew.
-                        renewal = None;
                     }
                     known = now;
                 }
                 () = self.untold.notified() => {}
                 _ = tick.tick() => {
                     self.close_recorded();
-                    if renewal.is_none() && renewed.elapsed() >= RENEW_INTERVAL {
+                    if renewed.elapsed() >= RENEW_INTERVAL {
                         renewed = Instant::now();
-                        renewal = Some(Walk::default());
+                        self.renew().await;
                     }
-                }
-                // All that is said above comes first.
-                Some(walk) = after_others(renewal), if renewal.is_some() => {
-                    renewal = self.renew_few(walk).await;
-                    continue;
                 }
             }
             if known != Status::Away && !self.tell_untold().await {
@@ -406,44 +408,20 @@ impl Keeper {
 
     /// Tells the ledger all that it doesn't know yet. Whether it knows now.
     pub async fn tell_untold(&self) -> bool {
-        let status = self.ledger.status();
-        let mut walk = Walk::default();
-        loop {
-            let (untold, next) = self.next_few(walk, |kept| kept.is_untold(self.trusted_for));
-            if !self.tell(&untold).await {
-                return false;
-            }
-            let Some(next) = next else { return true };
-            walk = next;
-            yield_now().await;
-            // Another ledger doesn't know what this one was told.
-            if status.has_changed().unwrap_or(true) {
-                return false;
-            }
-        }
-    }
-
-    /// Those of the walk's next few holds that are wanted, and where it goes on; none = it
-    /// is at its end.
-    fn next_few(
-        &self,
-        walk: Walk,
-        is_wanted: impl Fn(&Kept) -> bool,
-    ) -> (Vec<Standing>, Option<Walk>) {
-        let holds = self.holds.lock();
-        let from = walk.passed.map_or(Bound::Unbounded, Bound::Excluded);
-        let few = || holds.range((from, Bound::Unbounded)).take(AT_ONCE);
-        let wanted = few().filter(|(_, kept)| is_wanted(kept));
-        let standing = wanted.map(|(_, kept)| kept.standing.clone()).collect();
-        let last = few().nth(AT_ONCE - 1);
-        (standing, last.map(|(hold, _)| Walk { passed: Some(*hold) }))
+        let untold: Vec<_> = {
+            let holds = self.holds.lock();
+            let all = holds.values().filter(|kept| !kept.asking);
+            let untold = all.filter(|kept| kept.told != Some(kept.standing.stage));
+            untold.map(|kept| kept.standing.clone()).collect()
+        };
+        self.tell(&untold).await
     }
 
     async fn move_on(&self, hold: HoldId, next: impl FnOnce(Stage) -> Stage) {
         let standing = {
             let mut holds = self.holds.lock();
             let Some(kept) = holds.get_mut(&hold) else { return };
-            kept.go_on_to(next(kept.standing.stage));
+            kept.standing.stage = kept.standing.stage.max(next(kept.standing.stage));
             self.note(&kept.standing);
             kept.standing.clone()
         };
@@ -473,16 +451,14 @@ impl Keeper {
         true
     }
 
-    /// Tells the ledger of the walk's next few holds that they still are. Where it goes on.
-    async fn renew_few(&self, walk: Walk) -> Option<Walk> {
-        let (trusted_for, counted_for) = (self.trusted_for, self.counted_for);
-        let is_due = |kept: &Kept| kept.is_to_be_renewed(trusted_for, counted_for);
-        let (few, next) = self.next_few(walk, is_due);
-        if self.tell(&few).await {
-            return next;
+    async fn renew(&self) {
+        let all: Vec<_> = {
+            let holds = self.holds.lock();
+            holds.values().filter(|kept| !kept.asking).map(|kept| kept.standing.clone()).collect()
+        };
+        if !self.tell(&all).await {
+            warn!(holds = all.len(), "the ledger could not be told what is held");
         }
-        warn!(holds = few.len(), "the ledger could not be told what is held");
-        None
     }
 
     /// What the records tell of, the ledger needn't any more.
@@ -509,24 +485,13 @@ impl Keeper {
     /// It isn't known whether the hold was taken: it isn't wanted.
     fn give_up(&self, hold: HoldId) {
         if let Some(kept) = self.holds.lock().get_mut(&hold) {
-            kept.go_on_to(Stage::Returned);
+            kept.standing.stage = Stage::Returned;
             kept.told = None;
             kept.asking = false;
             self.note(&kept.standing);
         }
         self.untold.notify_one();
     }
-}
-
-/// The same, once everybody else had a turn.
-async fn after_others(walk: Option<Walk>) -> Option<Walk> {
-    yield_now().await;
-    walk
-}
-
-/// All attempts of a call.
-const fn attempts(call: CallId) -> RangeInclusive<HoldId> {
-    HoldId { call, attempt: 0 }..=HoldId { call, attempt: u32::MAX }
 }
 
 /// What is held for certain.

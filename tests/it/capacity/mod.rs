@@ -6,7 +6,6 @@ mod model;
 mod naive;
 mod outage;
 mod racing;
-mod renewal;
 mod share;
 
 use std::sync::Arc;
