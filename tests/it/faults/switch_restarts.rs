@@ -228,7 +228,7 @@ async fn hang_up_requests(service: &Service) -> JoinHandle<Vec<Value>> {
 }
 
 /// An Asterisk that is ended in order wishes for the end of each channel, with its own
-/// flag (`AST_SOFTHANGUP_SHUTDOWN`, 16) in the place of a cause; one that crashes says nothing.
+/// flag (`AST_SOFTHANGUP_SHUTDOWN`, 4) in the place of a cause; one that crashes says nothing.
 fn assert_told(end: End, requests: &[Value]) {
     let mut told = BTreeMap::new();
     for request in requests {
