@@ -1,6 +1,7 @@
 //! A real Asterisk under trouble: too few connections, reloads, limits, a service
 //! that pauses, a second one with the same name.
 
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -47,11 +48,16 @@ async fn a_switch_with_too_few_connections_fails_calls_whole_and_recovers() {
     service.change_asterisk_conf("http.conf", "sessionlimit = 256", "sessionlimit = 6");
     service.start_first().await;
     let _client = with_client(&service, Manner::answers_after(20)).await;
+    // Others who are connected, and say nothing.
+    let others = [(); 5].map(|()| TcpStream::connect(("127.0.0.1", service.ari_port)).unwrap());
     let burst = Plan { number: NUMBER, calls: 30, rate: 60, talk_ms: 1_500 };
     let trace = burst.start(&service).finish(seconds(60)).await;
+    let closed_unheard = asterisk_says(&service, "session count exceeded");
+    let others = others.map(drop).len();
     let answered = trace.answered_with(200);
     service.assert_clean().await;
     eprintln!("{answered} of 30 were answered with six connections");
+    assert!(closed_unheard > others, "connections of the service were closed unheard");
     assert_eq!(ended(&service, 30, "ANSWERED").await, answered);
     let after = call(NUMBER, 200).start(&service).finish(seconds(30)).await;
     assert_eq!(after.answered_with(200), 1, "it has recovered");
