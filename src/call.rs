@@ -32,7 +32,6 @@ mod cut_off;
 pub mod driver;
 mod errands;
 mod hands;
-mod life;
 pub mod machine;
 pub mod outcome;
 pub mod record;

@@ -25,4 +25,3 @@ pub mod replay;
 pub mod routing;
 pub mod store;
 pub mod telemetry;
-pub mod vital;

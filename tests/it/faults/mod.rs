@@ -14,7 +14,6 @@ mod hung;
 mod killed;
 mod network;
 mod newcomer;
-mod overloaded;
 mod races;
 mod replaced;
 pub mod scene;
