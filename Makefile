@@ -54,7 +54,7 @@ demo: build
 # These keep the cores busy, and calls are told to the second: one after the other.
 LOUD := documented:: capacity::model capacity::racing
 # These measure to the millisecond: each has the machine for itself.
-ALONE := faults::killed faults::races endurance:: crowd::
+ALONE := faults::killed faults::races faults::overloaded endurance:: crowd::
 test: tools console lint
 	cargo test --workspace --locked -- $(LOUD:%=--skip %) $(ALONE:%=--skip %)
 	CAPCONDUIT_TEST_PROFILE=production cargo test --test it --locked -- calls::

@@ -128,7 +128,8 @@ impl App {
         let stop_socket = CancellationToken::new();
         let socket =
             Socket { client: ari.clone(), signals: signals_in, cancel: stop_socket.clone() };
-        let socket = tokio::spawn(socket.run());
+        let vital = exchange.vital.clone();
+        let socket = tokio::spawn(vital.part("the event socket", socket.run()));
         let tracker = TaskTracker::new();
         // Calls that an earlier run left are led already.
         exchange.opened().await;
@@ -144,7 +145,7 @@ impl App {
         };
         let metrics_http = metrics_listener.map(|listener| {
             let routes = api::metrics_routes(figures);
-            tokio::spawn(api::serve(listener, routes, stop_http.clone()))
+            tokio::spawn(vital.part("the metrics", api::serve(listener, routes, stop_http.clone())))
         });
         let (clients, renewal) = ClientCache::new();
         let is_database_there = {
@@ -155,7 +156,7 @@ impl App {
             }
         };
         let renewal = renewal.run(ari, is_database_there);
-        tracker.spawn(stop_http.clone().run_until_cancelled_owned(renewal));
+        tracker.spawn(vital.part("the look after clients", until(&stop_http, renewal)));
         let switch = Arc::new(Switch {
             connected: exchange.connected.clone(),
             requests: exchange.requests.clone(),
@@ -182,8 +183,10 @@ impl App {
         .with_streams(Streams::new(StreamSettings::default(), stop_http.clone()));
         let backend = Arc::new(backend);
         let follow = follow_changes(backend.clone(), clients);
-        tracker.spawn(stop_http.clone().run_until_cancelled_owned(follow));
-        let http = tokio::spawn(api::serve(listener, api::routes(backend), stop_http.clone()));
+        tracker.spawn(vital.part("the look after changes", until(&stop_http, follow)));
+        let routes = api::routes(backend);
+        let http = vital.part("the API", api::serve(listener, routes, stop_http.clone()));
+        let http = tokio::spawn(http);
         Ok(Self {
             exchange,
             socket,
@@ -199,6 +202,12 @@ impl App {
     /// Whether events flow from the switch.
     pub fn is_connected(&self) -> bool {
         self.exchange.is_connected()
+    }
+
+    /// Resolves when a part of it has broken down by a defect: then it leads no calls any
+    /// more, and is to be started anew.
+    pub async fn broken(&self) {
+        self.exchange.vital.broken().await;
     }
 
     /// Takes no calls any more, hangs up those that are up and waits for their
@@ -237,6 +246,15 @@ impl App {
         self.exchange.stop().await;
         self.stop_ledger.cancel();
     }
+}
+
+/// A task that goes on until then.
+fn until(
+    stop: &CancellationToken,
+    task: impl Future<Output = ()> + Send + 'static,
+) -> impl Future<Output = ()> + Send + 'static {
+    let task = stop.clone().run_until_cancelled_owned(task);
+    async move { task.await.unwrap_or_default() }
 }
 
 /// Takes the port that a setting names.

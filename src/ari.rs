@@ -50,7 +50,7 @@ impl LegId {
     /// Reads a leg's name back from a channel id; none for channels that aren't ours.
     pub fn parse(channel: &str) -> Option<Self> {
         let (call, attempt) = channel.rsplit_once("-b")?;
-        Some(Self { call: CallId::parse(call)?, attempt: attempt.parse().ok()? })
+        Some(Self { call: CallId::parse_name(call)?, attempt: attempt.parse().ok()? })
     }
 }
 

@@ -32,6 +32,7 @@ mod cut_off;
 pub mod driver;
 mod errands;
 mod hands;
+mod life;
 pub mod machine;
 pub mod outcome;
 pub mod record;

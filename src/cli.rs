@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use crate::app::App;
 use crate::config::{CallsAtShutdown, Config};
 use crate::telemetry::{self, Destination};
+use crate::vital::BROKEN_DOWN;
 use crate::{api, db, demo, embedded};
 
 /// Sells inbound phone calls under caps that are never exceeded.
@@ -176,7 +177,11 @@ async fn serve(config: Config, ended: CancellationToken) -> ExitCode {
         None => return ExitCode::SUCCESS,
     };
     info!(address, "the API listens");
-    ended.cancelled().await;
+    tokio::select! {
+        () = ended.cancelled() => {}
+        // At once, as a crash: whoever waits for a part that is no more waits for long.
+        () = app.broken() => std::process::exit(i32::from(BROKEN_DOWN)),
+    }
     match shutdown.calls {
         CallsAtShutdown::Leave => info!("stopping; calls that are up stay up"),
         CallsAtShutdown::Wait => {

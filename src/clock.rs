@@ -50,6 +50,7 @@ pub mod simulated {
     use uuid::Builder;
 
     use super::{CallId, SubsecRound, Timestamp};
+    use crate::call::CallRecord;
 
     thread_local! {
         /// The time when a runtime's clock stood there.
@@ -62,30 +63,53 @@ pub mod simulated {
         SINCE.set(Some((at, Instant::now())));
     }
 
+    /// A driver that can't bear what it is told.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Defect {
+        pub call: CallId,
+        /// When what it was told had happened.
+        pub at: Timestamp,
+        /// Caller and client talked.
+        pub in_a_talk: bool,
+    }
+
+    /// After so many inputs there is one: in whichever call gets it, or in this one.
+    #[derive(Clone, Copy, Debug)]
+    struct Planned {
+        after: u32,
+        again_after: Option<u32>,
+        of: Option<CallId>,
+    }
+
     thread_local! {
-        static DEFECT_AFTER: Cell<Option<u32>> = const { Cell::new(None) };
-        static CUT_OFF: RefCell<Vec<(CallId, Timestamp)>> = const { RefCell::new(Vec::new()) };
+        static PLANNED: Cell<Option<Planned>> = const { Cell::new(None) };
+        static DEFECTS: RefCell<Vec<Defect>> = const { RefCell::new(Vec::new()) };
     }
 
-    /// The call that gets the input after so many others is cut off by a defect.
-    pub fn plan_defect(after: Option<u32>) {
-        DEFECT_AFTER.set(after);
+    /// The call that gets the input after so many others meets with a defect, and perhaps
+    /// with another one after so many inputs of its own.
+    pub fn plan_defect(after: Option<u32>, again_after: Option<u32>) {
+        PLANNED.set(after.map(|after| Planned { after, again_after, of: None }));
     }
 
-    /// Those that were cut off since this was asked last, and when.
-    pub fn cut_off() -> Vec<(CallId, Timestamp)> {
-        CUT_OFF.take()
+    /// Those that were met with since this was asked last.
+    pub fn defects() -> Vec<Defect> {
+        DEFECTS.take()
     }
 
-    pub fn perhaps_a_defect(call: CallId) {
-        let Some(left) = DEFECT_AFTER.get() else { return };
-        DEFECT_AFTER.set(left.checked_sub(1));
-        if left == 0 {
-            let at = now().expect("time is simulated where defects are");
-            CUT_OFF.with_borrow_mut(|calls| calls.push((call, at)));
-            // As a panic, but without its words on standard error.
-            std::panic::resume_unwind(Box::new("a defect"));
+    pub fn perhaps_a_defect(record: &CallRecord, at: Timestamp) {
+        let call = record.call;
+        let planned = PLANNED.get().filter(|planned| planned.of.is_none_or(|of| of == call));
+        let Some(Planned { after, again_after, .. }) = planned else { return };
+        if after > 0 {
+            return PLANNED.set(planned.map(|planned| Planned { after: after - 1, ..planned }));
         }
+        let again = again_after.map(|after| Planned { after, again_after: None, of: Some(call) });
+        PLANNED.set(again);
+        let defect = Defect { call, at, in_a_talk: record.is_talk() };
+        DEFECTS.with_borrow_mut(|defects| defects.push(defect));
+        // As a panic, but without its words on standard error.
+        std::panic::resume_unwind(Box::new("a defect"));
     }
 
     /// The next call id is the first one again.

@@ -1,4 +1,4 @@
-//! The database: how it is opened, and how it is written to.
+//! The database: how it is opened, how it is written to, and how all of it is read.
 
 use std::time::Duration;
 
@@ -6,16 +6,32 @@ use capconduit_migration::Migrator;
 use sea_orm::sqlx::Connection;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
-    ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr,
-    SqliteTransactionMode, TransactionOptions, TransactionTrait, sqlx,
+    AccessMode, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction,
+    DbBackend, DbErr, IsolationLevel, RuntimeErr, SqliteTransactionMode, TransactionOptions,
+    TransactionTrait, sqlx,
 };
 use sea_orm_migration::MigratorTrait;
+
+/// What a statement may take, but in [`begin_long_read`] and [`migrate`].
+const STATEMENT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Opens the database at `url`, without touching its schema.
 ///
 /// # Errors
 /// When the URL names no known kind of database, or it can't be reached.
 pub async fn connect(url: &str) -> Result<DatabaseConnection, DbErr> {
+    connect_with_patience(url, STATEMENT_PATIENCE).await
+}
+
+/// The same, where a statement may take so long on PostgreSQL. On SQLite none is cut off.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_with_patience(
+    url: &str,
+    statement: Duration,
+) -> Result<DatabaseConnection, DbErr> {
+    let statement_timeout = format!("{}ms", statement.as_millis());
     let mut options = ConnectOptions::new(url);
     options
         .connect_timeout(Duration::from_secs(5))
@@ -40,10 +56,10 @@ pub async fn connect(url: &str) -> Result<DatabaseConnection, DbErr> {
                 Box::pin(async move { Ok(!connection.is_in_transaction()) })
             })
         })
-        .map_sqlx_postgres_opts(|postgres| {
+        .map_sqlx_postgres_opts(move |postgres| {
             postgres
                 .application_name("capconduit")
-                .options([("statement_timeout", "5s"), ("timezone", "UTC")])
+                .options([("statement_timeout", &*statement_timeout), ("timezone", "UTC")])
         });
     Database::connect(options).await
 }
@@ -80,12 +96,41 @@ fn means_away(code: &str) -> bool {
     code.parse::<u32>().is_ok_and(|code| [5, 6, 8, 10, 13, 14].contains(&(code & 0xFF)))
 }
 
-/// Brings the schema up to date.
+/// Brings the schema up to date. With a long history, that takes as long as it takes;
+/// but nobody waits longer than usual for those who use a table.
 ///
 /// # Errors
 /// When a migration fails; those before it stay.
 pub async fn migrate(db: &DatabaseConnection) -> Result<(), DbErr> {
-    Migrator::up(db, None).await
+    if db.get_database_backend() != DbBackend::Postgres {
+        return Migrator::up(db, None).await;
+    }
+    let pending = Migrator::get_pending_migrations(db).await?.len();
+    for _ in 0..pending {
+        let txn = db.begin().await?;
+        txn.execute_unprepared("SET LOCAL lock_timeout = '5s'").await?;
+        txn.execute_unprepared("SET LOCAL statement_timeout = 0").await?;
+        Migrator::up(&txn, Some(1)).await?;
+        txn.commit().await?;
+    }
+    Ok(())
+}
+
+/// Begins a transaction that reads, and sees the database as it is at the first of its reads.
+///
+/// Each of them may take ten minutes: those that read all of a long history do, which no
+/// other statement may.
+///
+/// # Errors
+/// When no connection is to be had.
+pub async fn begin_long_read(db: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
+    if db.get_database_backend() != DbBackend::Postgres {
+        return db.begin().await;
+    }
+    let (isolation, access) = (IsolationLevel::RepeatableRead, AccessMode::ReadOnly);
+    let txn = db.begin_with_config(Some(isolation), Some(access)).await?;
+    txn.execute_unprepared("SET LOCAL statement_timeout = '10min'").await?;
+    Ok(txn)
 }
 
 /// Begins a transaction that writes.

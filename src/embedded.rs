@@ -32,8 +32,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::app::{App, StartError};
-use crate::config::{Config, ConfigError};
+use crate::config::{CallsAtShutdown, Config, ConfigError};
 use crate::telemetry::{self, Destination};
+use crate::vital::BROKEN_DOWN;
 use crate::{api, clock, db};
 use asterisk::{Asterisk, Leftover};
 pub use backing::settings_file;
@@ -248,6 +249,7 @@ async fn serve(
         let Some(up) = ended.run_until_cancelled(asterisk.ready()).await else { return Ok(()) };
         up?;
     }
+    let shutdown = config.shutdown.clone();
     let Some(app) = ended.run_until_cancelled(App::start(config)).await else { return Ok(()) };
     let app = app?;
     let watched = ended
@@ -257,13 +259,32 @@ async fn serve(
             tokio::select! {
                 error = watch(asterisk) => Err(error.into()),
                 error = servers.watch() => Err(error.into()),
+                () = app.broken() => leave_all(),
             }
         })
         .await;
+    if watched.is_none() && shutdown.calls == CallsAtShutdown::Wait {
+        say("\nWaiting for calls to end; Ctrl-C once more ends them ...");
+        // What they need is kept going meanwhile.
+        tokio::select! {
+            () = app.wait_for_calls(Duration::from_secs(shutdown.wait_seconds)) => {}
+            error = watch(asterisk) => error!(%error, "calls can't be waited for"),
+            error = servers.watch() => error!(%error, "calls can't be waited for"),
+        }
+    }
     say("\nStopping: calls are hung up, records are written ...");
     app.hang_up_all(GOODBYE).await;
     app.stop().await;
     watched.unwrap_or(Ok(()))
+}
+
+/// Ends as a crash would: Asterisk goes on with its calls, and the next start takes both up.
+fn leave_all() -> ! {
+    eprintln!(
+        "capconduit: a part of the service broke down by a defect (see log/capconduit.log in the \
+         data folder); calls go on, and are taken up by the next start"
+    );
+    std::process::exit(i32::from(BROKEN_DOWN))
 }
 
 async fn watch(asterisk: &mut Option<Asterisk>) -> asterisk::AsteriskError {

@@ -33,6 +33,7 @@ use crate::journal::{Archive, Journal, JournalSettings, JournalTasks, OpenError}
 use crate::live::Live;
 use crate::routing::Current;
 use crate::telemetry::Metrics;
+use crate::vital::Vital;
 
 /// What an exchange stands on.
 pub struct Ground {
@@ -67,6 +68,8 @@ pub struct Exchange {
     pub requests: mpsc::Sender<Request>,
     /// Whether events flow from the switch.
     pub connected: Arc<AtomicBool>,
+    /// Whether what leads calls and keeps records of them is sound.
+    pub vital: Vital,
     opened: CancellationToken,
     journal_tasks: JournalTasks,
     registry: JoinHandle<()>,
@@ -96,24 +99,26 @@ impl Exchange {
             let keeper = keeper.clone();
             Box::new(move |calls: &HashSet<CallId>| keeper.recorded(calls))
         };
-        let (journal, journal_tasks, left) =
-            Journal::open(&settings.journal, archive, written, metrics.clone())?;
+        let (journal, journal_tasks, mut left) =
+            Journal::open(&settings.journal, archive.clone(), written, metrics.clone())?;
+        journal.leave_out_recorded(&mut left, &*archive).await;
         // Before anything is held anew, and before the records tell of them.
         keeper.adopt(left.unfinished.iter().filter_map(adopt::standing));
         keeper.adopt(journal.read(&left.finished).filter_map(|record| adopt::standing(&record)));
         journal.hand_on(left.finished);
 
+        let vital = journal_tasks.vital.clone();
         let stop_ledger = CancellationToken::new();
         let ledger_tasks = TaskTracker::new();
         let recount = Recount::new(keeper.clone(), truth, settings.recount);
-        ledger_tasks.spawn({
+        ledger_tasks.spawn(vital.part("the ledger's keeper", {
             let (keeper, stop) = (keeper.clone(), stop_ledger.clone());
             async move { keeper.run(stop).await }
-        });
-        ledger_tasks.spawn({
+        }));
+        ledger_tasks.spawn(vital.part("the ledger's recount", {
             let stop = stop_ledger.clone();
             async move { recount.run(stop).await }
-        });
+        }));
         // Calls that are up are taken up meanwhile.
         let opened = CancellationToken::new();
         ledger_tasks.spawn({
@@ -152,13 +157,15 @@ impl Exchange {
         for record in left.unfinished {
             registry.adopt(adopt::machine(record, &snapshot, last_alive));
         }
-        let registry = tokio::spawn(registry.run(signals, requests_out));
+        let registry = registry.run(signals, requests_out);
+        let registry = tokio::spawn(vital.part("the registry of calls", registry));
         Ok(Self {
             keeper,
             journal,
             live,
             requests,
             connected,
+            vital,
             opened,
             journal_tasks,
             registry,

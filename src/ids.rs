@@ -54,9 +54,15 @@ impl CallId {
         self.0.get_version_num() == 8
     }
 
-    /// Reads a call id back, for instance from the name of a bridge.
+    /// Reads a call id back.
     pub fn parse(text: &str) -> Option<Self> {
         Uuid::try_parse(text).ok().map(Self)
+    }
+
+    /// Reads it from the name of a bridge on the switch. Asterisk names the bridges of
+    /// other programs by UUIDs too, of version 4: they are no calls of ours.
+    pub fn parse_name(name: &str) -> Option<Self> {
+        Self::parse(name).filter(|call| call.0.get_version_num() == 7)
     }
 
     /// The same call, as one that this instance leads.
@@ -89,5 +95,21 @@ impl Mark {
 impl fmt::Display for CallId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_call_of_ours_was_named_is_read_from_the_switch() {
+        let ours = crate::clock::new_call_id().led_by(Mark::of_instance("one"));
+        assert_eq!(CallId::parse_name(&ours.to_string()), Some(ours));
+        let by_asterisk = "0b2f7e0c-6a0d-4c59-8f3e-3f0a7f1f6f11";
+        let of_a_dialplan = CallId::of_channel("1795372952.7").to_string();
+        for name in [by_asterisk, &of_a_dialplan, "lounge"] {
+            assert_eq!(CallId::parse_name(name), None, "{name}");
+        }
     }
 }

@@ -17,6 +17,8 @@
 //! At start, what is still in the spool comes back to the caller of
 //! [`Journal::open`]: records that were never finished, since it knows what
 //! became of their calls, and final ones, to be handed on to the database.
+//! Of the first, those that the database has are over
+//! ([`Journal::leave_out_recorded`]).
 
 mod folder;
 mod frame;
@@ -28,17 +30,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::call::CallRecord;
 use crate::clock::Timestamp;
 use crate::ids::CallId;
 use crate::telemetry::Metrics;
+use crate::vital::Vital;
 pub use spool::Figures;
 use spool::{Found, Limits, Spool};
 use writer::Writer;
@@ -62,16 +66,28 @@ pub trait Archive: Send + Sync + 'static {
 
     /// Whether it would take anything now.
     async fn is_there(&self) -> bool;
+
+    /// Whether this is why it takes nothing at the moment, whatever is in a record.
+    fn means_away(&self, _cause: &anyhow::Error) -> bool {
+        false
+    }
+
+    /// Those of these calls whose records it has.
+    async fn recorded(&self, calls: &[CallId]) -> anyhow::Result<HashSet<CallId>>;
 }
 
 /// Takes records from calls. Cheap to share.
 pub struct Journal {
     spool: Arc<Spool>,
     finished: mpsc::UnboundedSender<CallId>,
+    /// How long a record may be on its way to the disk before that is an alarm.
+    sync_patience: Duration,
 }
 
 /// The tasks behind a journal.
 pub struct JournalTasks {
+    /// Whether both of them are sound.
+    pub vital: Vital,
     sync: JoinHandle<()>,
     writer: JoinHandle<()>,
     cancel: CancellationToken,
@@ -82,7 +98,7 @@ pub type Written = Box<dyn Fn(&HashSet<CallId>) + Send + Sync>;
 
 /// What an earlier run left in the spool.
 pub struct Left {
-    /// Calls that it didn't bring to their end.
+    /// Calls that it didn't bring to their end, as far as the spool knows.
     pub unfinished: Vec<CallRecord>,
     /// Calls whose final records the database may not have yet: for
     /// [`Journal::read`] and [`Journal::hand_on`].
@@ -121,24 +137,53 @@ impl Journal {
         // and what waits here is an id.
         let (finished, queue) = mpsc::unbounded_channel();
         let writer = Writer { archive, spool: spool.clone(), written, metrics };
-        let writer = tokio::spawn(writer::run(writer, queue));
-        let sync = tokio::spawn(sync_in_groups(
-            spool.clone(),
-            Duration::from_millis(settings.sync_interval_ms),
-            cancel.clone(),
-        ));
-        let journal = Self { spool, finished };
+        let vital = Vital::default();
+        let writer = tokio::spawn(vital.part("the record writer", writer::run(writer, queue)));
+        let interval = Duration::from_millis(settings.sync_interval_ms);
+        let sync = sync_in_groups(spool.clone(), interval, cancel.clone());
+        let sync = tokio::spawn(vital.part("the journal's sync", sync));
+        let journal = Self { spool, finished, sync_patience: interval + SYNC_PATIENCE };
         let Found { unfinished, finished, last_alive, .. } = found;
         Ok((
             journal,
-            JournalTasks { sync, writer, cancel },
+            JournalTasks { vital, sync, writer, cancel },
             Left { unfinished, finished, last_alive },
         ))
     }
 
-    /// The newest records of these calls, as far as the database doesn't have them yet.
+    /// Leaves out calls that the database has: they are over, and to take them up would
+    /// give back what they used. Where it can't be asked, none is left out.
+    pub async fn leave_out_recorded(&self, left: &mut Left, archive: &dyn Archive) {
+        if left.unfinished.is_empty() {
+            return;
+        }
+        let calls: Vec<_> = left.unfinished.iter().map(|record| record.call).collect();
+        let asked = timeout(RECORDED_PATIENCE, archive.recorded(&calls)).await;
+        match asked.context("no answer in time").flatten() {
+            Ok(recorded) => {
+                left.unfinished.retain(|record| !recorded.contains(&record.call));
+                recorded.iter().for_each(|call| self.spool.forget(*call));
+                if !recorded.is_empty() {
+                    info!(
+                        calls = recorded.len(),
+                        "calls that the database has are over, though the journal doesn't know their ends"
+                    );
+                }
+            }
+            Err(cause) => {
+                warn!(
+                    error = format!("{cause:#}"),
+                    "the database doesn't say which calls it has; all without an end are taken up"
+                );
+            }
+        }
+    }
+
+    /// The newest records of these calls, as far as the database doesn't have them yet
+    /// and they can be read.
     pub fn read(&self, calls: &[CallId]) -> impl Iterator<Item = Arc<CallRecord>> {
-        calls.iter().filter_map(|call| self.spool.read(*call))
+        // The spool tells of one that can't.
+        calls.iter().filter_map(|call| self.spool.read(*call).ok().flatten())
     }
 
     /// Lets records that an earlier run left go on to the database.
@@ -158,7 +203,9 @@ impl Journal {
     }
 
     pub fn figures(&self) -> Figures {
-        self.spool.figures()
+        let mut figures = self.spool.figures();
+        figures.is_failing |= self.spool.unsynced_for() > self.sync_patience;
+        figures
     }
 
     /// Whether the record of one more call would have a place: always, unless the
@@ -181,11 +228,11 @@ impl JournalTasks {
     /// longer than `patience`: what is left waits in the spool.
     pub async fn close(self, journal: Journal, patience: Duration) {
         drop(journal.finished);
-        if tokio::time::timeout(patience, self.writer).await.is_err() {
+        if timeout(patience, self.writer).await.is_err() {
             warn!("records are left in the journal for the next start");
         }
         self.cancel.cancel();
-        if self.sync.await.is_err() {
+        if !matches!(timeout(SYNC_PATIENCE, self.sync).await, Ok(Ok(()))) {
             warn!("the journal's last sync failed");
         }
     }
@@ -193,6 +240,10 @@ impl JournalTasks {
 
 /// How exactly the end of a run that was killed is known.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+/// A disk that takes longer than that for a sync doesn't answer.
+const SYNC_PATIENCE: Duration = Duration::from_secs(5);
+/// Calls that are up wait for that at the start.
+const RECORDED_PATIENCE: Duration = Duration::from_secs(5);
 
 async fn sync_in_groups(spool: Arc<Spool>, interval: Duration, cancel: CancellationToken) {
     let mut noted = Instant::now();
@@ -209,14 +260,126 @@ async fn sync_in_groups(spool: Arc<Spool>, interval: Duration, cancel: Cancellat
             }
         }
         if spool.has_work() {
-            let spool = spool.clone();
-            // What goes wrong is told once, by the spool.
-            if let Err(cause) = tokio::task::spawn_blocking(move || spool.sync()).await {
-                error!(error = %cause, "the journal's sync was cut off");
-            }
+            sync(spool.clone()).await;
         }
         if stopping {
             return;
         }
+    }
+}
+
+/// Syncs, however long that takes, and says so where the disk doesn't answer.
+async fn sync(spool: Arc<Spool>) {
+    // What goes wrong is told once, by the spool.
+    let mut syncing = tokio::task::spawn_blocking(move || spool.sync());
+    let synced = match timeout(SYNC_PATIENCE, &mut syncing).await {
+        Ok(synced) => synced,
+        Err(_) => {
+            error!(
+                "the journal's disk doesn't answer; a power cut would take more than the last interval"
+            );
+            let synced = syncing.await;
+            info!("the journal's disk answers again");
+            synced
+        }
+    };
+    if let Err(cause) = synced {
+        error!(error = %cause, "the journal's sync was cut off");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::record::tests::record;
+
+    /// A database that has these calls, if it is there.
+    struct Has(Option<HashSet<CallId>>);
+
+    #[async_trait::async_trait]
+    impl Archive for Has {
+        async fn insert(&self, _: &[Arc<CallRecord>]) -> anyhow::Result<()> {
+            anyhow::bail!("it is away")
+        }
+
+        async fn is_there(&self) -> bool {
+            false
+        }
+
+        async fn recorded(&self, calls: &[CallId]) -> anyhow::Result<HashSet<CallId>> {
+            let has = self.0.as_ref().context("it is away")?;
+            Ok(calls.iter().filter(|call| has.contains(*call)).copied().collect())
+        }
+    }
+
+    fn open(folder: &tempfile::TempDir, sync_interval_ms: u64) -> (Journal, JournalTasks, Left) {
+        let directory = folder.path().to_owned();
+        let settings = JournalSettings { directory, sync_interval_ms, most_mb: 64 };
+        Journal::open(&settings, Arc::new(Has(None)), Box::new(|_| {}), Arc::default()).unwrap()
+    }
+
+    async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+        let held = async {
+            while !holds() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(10), held).await.expect(what);
+    }
+
+    /// The calls that a start takes up which finds `left` in its journal.
+    async fn taken_up(left: &[CallRecord], archive: Has) -> (Vec<CallRecord>, usize) {
+        let folder = tempfile::tempdir().unwrap();
+        let (spool, _) = Spool::open(folder.path(), Limits::most_mb(64)).unwrap();
+        left.iter().for_each(|record| spool.append(&Arc::new(record.clone())));
+        drop(spool);
+        let (journal, _tasks, mut left) = open(&folder, 60_000);
+        journal.leave_out_recorded(&mut left, &archive).await;
+        (left.unfinished, journal.figures().records)
+    }
+
+    #[tokio::test]
+    async fn a_call_that_the_database_has_is_over_though_the_journal_does_not_know_its_end() {
+        let (over, up) = (record(), record());
+        let archive = Has(Some(HashSet::from([over.call])));
+        assert_eq!(taken_up(&[over, up.clone()], archive).await, (vec![up], 1));
+    }
+
+    #[tokio::test]
+    async fn every_call_without_an_end_is_taken_up_while_the_database_is_away() {
+        let calls = [record(), record()];
+        assert_eq!(taken_up(&calls, Has(None)).await, (calls.to_vec(), 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_saved_is_on_the_disk_within_the_interval() {
+        const TICK: Duration = Duration::from_millis(10);
+        let folder = tempfile::tempdir().unwrap();
+        let (journal, _tasks, _) = open(&folder, 500);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        for _ in 0..3 {
+            journal.save(record());
+            assert!(journal.spool.has_work());
+            let saved = Instant::now();
+            while journal.spool.has_work() {
+                assert!(saved.elapsed() <= Duration::from_millis(500) + TICK);
+                tokio::time::sleep(TICK).await;
+            }
+            assert_eq!(journal.spool.unsynced_for(), Duration::ZERO);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_does_not_answer_raises_the_alarm_until_it_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut journal, _tasks, _) = open(&folder, 10);
+        journal.sync_patience = Duration::from_millis(100);
+        assert!(!journal.figures().is_failing);
+        journal.spool.faults().hang(true);
+        journal.save(record());
+        until("the alarm is raised", || journal.figures().is_failing).await;
+        assert!(!journal.spool.figures().is_failing, "nothing failed");
+        journal.spool.faults().hang(false);
+        until("the alarm is over", || !journal.figures().is_failing).await;
     }
 }

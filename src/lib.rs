@@ -25,3 +25,4 @@ pub mod replay;
 pub mod routing;
 pub mod store;
 pub mod telemetry;
+pub mod vital;

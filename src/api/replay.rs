@@ -13,6 +13,7 @@ use super::caps::VolumeChange;
 use super::input::{Body, Clearable, Given, Moment, Request, Word, patch, patch_clearable};
 use super::problem::{Ask, FieldErrors, Problem, Refusal, bad_input, broken, busy};
 use crate::clock::Timestamp;
+use crate::db::begin_long_read;
 use crate::replay::{self, Counts, WhatIf};
 use crate::store;
 use crate::store::past::Unread;
@@ -227,15 +228,17 @@ pub async fn replay(
     let mut patched = rows.clone();
     patch.apply(&mut patched)?;
     let (current, patched) = (rows.compile(), patched.compile());
+    let txn = begin_long_read(db).await?;
     let records =
-        store::past::between(db, from, to, MOST_CALLS).await.map_err(|err| match err {
+        store::past::between(&txn, from, to, MOST_CALLS).await.map_err(|err| match err {
             Unread::TooMany => refused(
                 "to",
                 format!("must be earlier: more than {MOST_CALLS} calls came in that time"),
             ),
             Unread::Database(err) => err.into(),
         })?;
-    let in_use = store::past::before(db, from, &records, [&current, &patched]).await?;
+    let in_use = store::past::before(&txn, from, &records, [&current, &patched]).await?;
+    txn.commit().await?;
     let revision = current.revision();
     let what_if =
         tokio::task::spawn_blocking(move || replay::what_if(&records, &current, &patched, &in_use))

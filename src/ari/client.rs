@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
@@ -14,7 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use super::model::{Bridge, Channel, Info};
 use super::switch::{Done, NO_CIRCUIT, Switch};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::telemetry::{AriFailure, Metrics};
 
@@ -32,7 +33,10 @@ pub struct AriSettings {
 
 /// Sends commands. Never repeats one by itself.
 pub struct AriClient {
-    http: reqwest::Client,
+    /// With its connections; see [`Self::forget_connections`].
+    http: ArcSwap<reqwest::Client>,
+    /// Keeps no connection: what one probe met says nothing of the next.
+    probes: reqwest::Client,
     settings: AriSettings,
     metrics: Arc<Metrics>,
     /// Asterisk serves each connection with a thread and closes those over its limit.
@@ -75,7 +79,7 @@ const LANE_TIMEOUT: Duration = Duration::from_secs(2);
 const WAITING_ROOM: &str = "away";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Shorter than a call waits for a leg: what got no answer is looked up within that time.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// Below Asterisk's `session_keep_alive`, so a command never meets a closing connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Everything but what RFC 3986 leaves unreserved.
@@ -87,20 +91,26 @@ impl AriClient {
     /// # Errors
     /// When the HTTP client can't be set up.
     pub fn new(settings: AriSettings, metrics: Arc<Metrics>) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
-            .http1_only()
-            .no_proxy()
-            .tcp_nodelay(true)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(LANES)
-            .build()?;
-        Ok(Self { http, settings, metrics, lanes: Semaphore::new(LANES) })
+        let http = ArcSwap::from_pointee(http_client(LANES)?);
+        let probes = http_client(0)?;
+        Ok(Self { http, probes, settings, metrics, lanes: Semaphore::new(LANES) })
     }
 
     pub fn settings(&self) -> &AriSettings {
         &self.settings
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Uses none of the connections any more that commands have used so far: they may be as
+    /// dead as the event socket's, which a command learns only by waiting in vain.
+    pub fn forget_connections(&self) {
+        match http_client(LANES) {
+            Ok(fresh) => self.http.store(Arc::new(fresh)),
+            Err(error) => warn!(%error, "commands go on over the connections that there are"),
+        }
     }
 
     /// When this Asterisk started, as it writes times: another one says something else.
@@ -111,18 +121,27 @@ impl AriClient {
         Ok(info.status.startup_time)
     }
 
-    /// Has Asterisk send an event of ours back over the socket. A probe waits for
-    /// no lane: that commands are slow is no sign of a broken socket.
+    /// Has Asterisk send an event of ours back over the socket.
     pub async fn send_probe(&self, name: &str, token: &str) -> Done {
         let path = format!(
             "events/user/{}?application={}",
             segment(name),
             segment(&self.settings.application)
         );
-        let body = json!({"variables": {"token": token}});
+        self.probe("probe", &path, Some(json!({"variables": {"token": token}}))).await
+    }
+
+    /// Sets a global variable of Asterisk's dialplan, as promptly as a probe goes out.
+    pub async fn set_variable(&self, name: &str, value: &str) -> Done {
+        let path = format!("asterisk/variable?variable={}&value={}", segment(name), segment(value));
+        self.probe("set variable", &path, None).await
+    }
+
+    /// Waits for no lane: that commands are slow is no sign of a broken socket.
+    async fn probe(&self, operation: &'static str, path: &str, body: Option<Value>) -> Done {
         let asked = Instant::now();
-        let answer = self.exchange("probe", Method::POST, &path, Some(body)).await;
-        self.note("probe", asked, &answer);
+        let answer = self.exchange(&self.probes, operation, Method::POST, path, body).await;
+        self.note(operation, asked, &answer);
         answer.map(drop)
     }
 
@@ -155,7 +174,10 @@ impl AriClient {
         let asked = Instant::now();
         debug!(operation, path, "asking Asterisk");
         let answer = match timeout(LANE_TIMEOUT, self.lanes.acquire()).await {
-            Ok(_lane) => self.exchange(operation, method, path, body).await,
+            Ok(_lane) => {
+                let http = self.http.load_full();
+                self.exchange(&http, operation, method, path, body).await
+            }
             Err(_) => Err(AriError::NotSent { operation, source: "every lane is taken".into() }),
         };
         self.note(operation, asked, &answer);
@@ -174,14 +196,14 @@ impl AriClient {
 
     async fn exchange(
         &self,
+        http: &reqwest::Client,
         operation: &'static str,
         method: Method,
         path: &str,
         body: Option<Value>,
     ) -> Result<reqwest::Response, AriError> {
         let url = format!("http://{}/ari/{path}", self.settings.address);
-        let mut request = self
-            .http
+        let mut request = http
             .request(method, url)
             .basic_auth(&self.settings.username, Some(self.settings.password.expose_secret()));
         if let Some(body) = body {
@@ -326,6 +348,19 @@ impl AriError {
     pub const fn is_not_in_application(&self) -> bool {
         matches!(self, Self::Refused { status: 409 | 422, .. })
     }
+}
+
+/// One that keeps so many connections for later.
+fn http_client(most_idle: usize) -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
+        .http1_only()
+        .no_proxy()
+        .tcp_nodelay(true)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(REQUEST_TIMEOUT)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(most_idle)
+        .build()
 }
 
 fn segment(text: &str) -> String {

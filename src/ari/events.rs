@@ -21,6 +21,9 @@ pub enum EventKind {
     /// A channel entered our application.
     StasisStart {
         channel: Channel,
+        /// What the dialplan says of it: `waited` for a caller whom it kept ringing before.
+        #[serde(default)]
+        args: Vec<String>,
     },
     /// A channel left our application; it may still exist.
     StasisEnd {
@@ -125,6 +128,21 @@ mod tests {
         assert!(matches!(decode(state).unwrap().kind, EventKind::StasisEnd { .. }));
     }
 
+    #[test]
+    fn a_caller_who_waited_in_the_dialplan_says_so() {
+        let args = |more: &str| {
+            let event = decode(&format!(
+                r#"{{"type":"StasisStart","timestamp":"2026-11-22T18:42:37.984+0000",
+                "channel":{{"id":"a"}}{more}}}"#
+            ));
+            let EventKind::StasisStart { args, .. } = event.unwrap().kind else { panic!("{more}") };
+            args
+        };
+        assert_eq!(args(r#","args":["waited"]"#), ["waited"]);
+        assert!(args(r#","args":[]"#).is_empty());
+        assert!(args("").is_empty(), "nor does anything follow from their being left out");
+    }
+
     /// One event of each type, with everything in it that a real one has.
     fn real_events() -> Vec<Value> {
         let channel = json!({
@@ -203,8 +221,10 @@ mod tests {
             texts.map(String::len).iter().sum::<usize>()
         };
         match &event.kind {
-            EventKind::StasisStart { channel }
-            | EventKind::StasisEnd { channel }
+            EventKind::StasisStart { channel, args } => {
+                of_channel(channel) + args.iter().map(String::len).sum::<usize>()
+            }
+            EventKind::StasisEnd { channel }
             | EventKind::ChannelStateChange { channel }
             | EventKind::ChannelHangupRequest { channel, .. }
             | EventKind::ChannelDestroyed { channel, .. } => of_channel(channel),

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument, debug, info, warn};
 
 use super::errands::{Errands, errands};
@@ -57,7 +58,7 @@ impl Drop for Ending {
     }
 }
 
-struct Driver {
+struct Driver<'a> {
     parts: Arc<Parts>,
     machine: Machine,
     errands: Errands,
@@ -68,15 +69,19 @@ struct Driver {
     undecided_since: Option<Instant>,
     /// The attempt whose client was last heard to ring.
     rang: Option<u32>,
+    /// Until when the call is known to have been up, for whoever goes on after a defect.
+    known_until: &'a mut Timestamp,
 }
 
 /// Leads a call from its arrival to its end.
 ///
-/// `place` is its place among the calls on their way to a client, until it is dialled.
+/// After a defect, `known_until` says until when it is known to have been up; `place` is its
+/// place among the calls on their way to a client, until it is dialled.
 pub async fn lead(
     parts: Arc<Parts>,
     machine: Machine,
-    mut mailbox: mpsc::Receiver<Stamped>,
+    mailbox: &mut mpsc::Receiver<Stamped>,
+    known_until: &mut Timestamp,
     place: Option<Place>,
 ) {
     let call = machine.record().call;
@@ -92,7 +97,8 @@ pub async fn lead(
         parts: parts.clone(),
         results: results_in,
     };
-    let hands = tokio::spawn(hands.work(waiting).in_current_span());
+    // Where a defect ends this, they end too: whoever goes on has hands of its own.
+    let hands = AbortOnDropHandle::new(tokio::spawn(hands.work(waiting).in_current_span()));
     let is_new = machine.record().attempts.is_empty();
     let mut driver = Driver {
         parts,
@@ -102,6 +108,7 @@ pub async fn lead(
         errands,
         is_ending: Ending(is_ending),
         timers: Vec::new(),
+        known_until,
     };
     driver.take(clock::now(), Input::Started);
     while !driver.machine.is_closed() {
@@ -136,14 +143,17 @@ pub async fn lead(
     }
 }
 
-impl Driver {
+impl Driver<'_> {
     fn take(&mut self, at: Timestamp, input: Input) {
+        *self.known_until = if let Input::Unseen { since } = input { since } else { at };
         #[cfg(test)]
-        clock::simulated::perhaps_a_defect(self.machine.record().call);
+        clock::simulated::perhaps_a_defect(self.machine.record(), at);
         debug!(?input, "input");
         let is_audited = matches!(input, Input::LegSeen { .. });
         let is_missed =
             matches!(input, Input::Timer(Timer::CallerMissing)) && !self.machine.is_ending();
+        let misses_leg = matches!(input, Input::Timer(Timer::LegMissing(attempt))
+            if self.machine.expects_leg(attempt));
         let effects = self.machine.handle(at, input);
         let takes_down = |effect: &Effect| matches!(effect, Effect::HangUpLeg { .. });
         if is_audited && effects.iter().any(takes_down) {
@@ -153,6 +163,10 @@ impl Driver {
         if is_missed && self.machine.is_ending() {
             warn!("the caller was found gone, and no event had told so");
             self.parts.metrics.drifted(Drift::CallWithoutChannel);
+        }
+        if misses_leg {
+            warn!("the client's leg was found gone, and no event had told so");
+            self.parts.metrics.drifted(Drift::CallWithoutLeg);
         }
         if self.machine.is_ending() {
             self.is_ending.0.store(true, Ordering::Release);
@@ -261,6 +275,7 @@ mod tests {
             client_name: "Acme".to_owned(),
             client_identifier: "acme".to_owned(),
             held_at: record.started_at,
+            dialled_at: None,
             ringing_at: None,
             answered_at: None,
             ended_at: None,

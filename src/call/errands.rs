@@ -85,10 +85,10 @@ fn makes_needless(waiting: &Effect, effect: &Effect) -> bool {
     match (waiting, effect) {
         (Effect::CheckCaller, Effect::CheckCaller)
         | (Effect::CreateBridge, Effect::CreateBridge)
-        | (Effect::AnswerCaller, Effect::AnswerCaller)
         | (Effect::HangUpCaller { .. }, Effect::HangUpCaller { .. }) => true,
         (Effect::CheckLeg { attempt: one }, Effect::CheckLeg { attempt: other })
         | (Effect::DetachLeg { attempt: one }, Effect::DetachLeg { attempt: other })
+        | (Effect::AnswerCaller { attempt: one }, Effect::AnswerCaller { attempt: other })
         // A leg that was put back into the bridge is never taken out again.
         | (Effect::JoinLeg { attempt: one }, Effect::JoinLeg { attempt: other })
         | (Effect::HangUpLeg { attempt: one, .. }, Effect::HangUpLeg { attempt: other, .. }) => {
@@ -112,13 +112,13 @@ mod tests {
                 errands.add(Effect::CheckLeg { attempt });
                 errands.add(Effect::DetachLeg { attempt });
                 errands.add(Effect::JoinLeg { attempt });
+                errands.add(Effect::AnswerCaller { attempt });
             }
             errands.add(Effect::CreateBridge);
             errands.add(Effect::HangUpCaller { cause: 16 });
             errands.add(Effect::CheckCaller);
-            errands.add(Effect::AnswerCaller);
         }
-        assert_eq!(waiting.0.list.lock().waiting.len(), 12);
+        assert_eq!(waiting.0.list.lock().waiting.len(), 13);
     }
 
     #[tokio::test]

@@ -68,11 +68,7 @@ impl Hands {
                 let result = self.parts.switch.hang_up(self.caller.as_str(), cause).await;
                 self.note("hang up the caller", result);
             }
-            Effect::AnswerCaller => {
-                let result = self.parts.switch.answer(self.caller.as_str()).await;
-                self.note("answer the caller", result);
-                self.check_caller().await;
-            }
+            Effect::AnswerCaller { attempt } => self.answer_caller(attempt).await,
             Effect::CheckCaller => self.check_caller().await,
             Effect::CheckLeg { attempt } => self.check_leg(attempt).await,
             Effect::DestroyBridge => {
@@ -181,7 +177,7 @@ impl Hands {
         let result = self.dial(&leg, seconds).await;
         self.leave_setup();
         match result {
-            Ok(()) => {}
+            Ok(()) => self.report(Input::LegDialled { attempt }),
             Err(error @ AriError::OutcomeUnknown { .. }) => {
                 warn!(%error, "whether the client was dialled is not known");
             }
@@ -221,6 +217,29 @@ impl Hands {
         }
     }
 
+    /// Answers the caller, once the client is up and in the bridge: nobody is answered to
+    /// nobody. Where that isn't so, or not known, the machine asks again.
+    async fn answer_caller(&self, attempt: u32) {
+        let (switch, leg) = (&self.parts.switch, self.leg(attempt));
+        match switch.channel(&leg).await {
+            Ok(Some(client)) if client.state == ChannelState::Up => {}
+            Ok(Some(_)) => return,
+            Ok(None) => return self.report(Input::LegGone { attempt, cause: None, sip: None }),
+            Err(error) => return debug!(%error, "a leg could not be checked"),
+        }
+        match self.bridge().await {
+            // The caller left meanwhile.
+            Ok(_) if self.is_ending() => {}
+            Ok(Some(bridge)) if has(&bridge, &leg) => {
+                self.note("answer the caller", switch.answer(self.caller.as_str()).await);
+                self.check_caller().await;
+            }
+            // It was taken out, and putting it back got lost.
+            Ok(_) => self.join_leg(attempt).await,
+            Err(error) => debug!(%error, "the bridge could not be checked"),
+        }
+    }
+
     // --- commands whose answer may be lost ---
 
     /// Makes the bridge. Whether it was made is looked up where nobody said.
@@ -243,9 +262,7 @@ impl Hands {
         for _ in 0..TRIES {
             match &result {
                 Err(error) if error.is_outcome_unknown() => match self.bridge().await {
-                    Ok(Some(found)) if found.channels.iter().any(|c| c.as_str() == channel) => {
-                        return Ok(());
-                    }
+                    Ok(Some(found)) if has(&found, channel) => return Ok(()),
                     Ok(_) => {}
                     Err(_) => return result,
                 },
@@ -260,8 +277,7 @@ impl Hands {
 
     /// Whether the channel is known not to be in the call's bridge.
     async fn is_out_of_bridge(&self, channel: &str) -> bool {
-        let is_in = |bridge: &Bridge| bridge.channels.iter().any(|c| c.as_str() == channel);
-        self.bridge().await.is_ok_and(|bridge| !bridge.as_ref().is_some_and(is_in))
+        self.bridge().await.is_ok_and(|bridge| !bridge.is_some_and(|found| has(&found, channel)))
     }
 
     async fn bridge(&self) -> Result<Option<Bridge>, AriError> {
@@ -333,7 +349,7 @@ impl Hands {
 
     async fn check_leg(&self, attempt: u32) {
         match self.parts.switch.channel(&self.leg(attempt)).await {
-            Ok(None) => self.report(Input::LegGone { attempt, cause: None, sip: None }),
+            Ok(None) => self.report(Input::LegMissing { attempt }),
             Ok(Some(channel)) => match channel.state {
                 ChannelState::Up => self.report(Input::LegAnswered { attempt }),
                 ChannelState::Ringing => self.report(Input::LegRinging { attempt }),
@@ -359,4 +375,9 @@ impl Hands {
             debug!("a result came after the end of its call");
         }
     }
+}
+
+/// Whether the channel is in the bridge.
+fn has(bridge: &Bridge, channel: &str) -> bool {
+    bridge.channels.iter().any(|inside| inside.as_str() == channel)
 }

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use capconduit_entity::AttemptResult;
 
-use self::waiting::{EVENTS_LAG, LEFT};
+use self::waiting::EVENTS_LAG;
 use super::outcome::{Outcome, cause};
 use super::record::{Attempt, CallRecord};
 use crate::capacity::Refusal;
@@ -65,6 +65,10 @@ struct Leg {
     attempt: u32,
     /// It was made, whatever the answer to an attempt to make it says.
     entered: bool,
+    /// It left our application: its end is on its way.
+    left: bool,
+    /// It may have ended while nobody listened.
+    unseen: bool,
     /// It is gone, but what that means for the caller isn't known yet.
     gone: Option<Gone>,
     /// The caller was found unanswered after it.
@@ -76,7 +80,22 @@ struct Leg {
 impl Leg {
     /// One that is about to be made.
     const fn new(attempt: u32) -> Self {
-        Self { attempt, entered: false, gone: None, unheard: false, idle: false }
+        Self {
+            attempt,
+            entered: false,
+            left: false,
+            unseen: false,
+            gone: None,
+            unheard: false,
+            idle: false,
+        }
+    }
+
+    /// An event knows when and why; a look, which may come after it, only that it is so.
+    fn note_gone(&mut self, gone: Gone) {
+        if self.gone.is_none_or(|known| known.cause.is_none()) {
+            self.gone = Some(gone);
+        }
     }
 }
 
@@ -103,10 +122,10 @@ pub struct Machine {
     state: State,
     caller: Caller,
     leg: Option<Leg>,
-    /// The ledger's answer is outstanding.
-    reserving: bool,
-    /// The next client is to be asked as soon as events flow.
-    awaits_events: bool,
+    /// When the ledger was asked, as long as its answer is outstanding.
+    asked_at: Option<Timestamp>,
+    /// The next client is to be asked as soon as events flow and the caller is found waiting.
+    awaits_caller: bool,
     /// The answered attempt's unit of volume is used.
     settled: bool,
     /// One that an audit found last, and that the call has given up on.
@@ -116,7 +135,7 @@ pub struct Machine {
     rebridge: bool,
     /// Links still to be tried, in the frozen order.
     left: Vec<Arc<Link>>,
-    /// The link of an adopted attempt whose client perhaps was never dialled.
+    /// The link of an adopted attempt whose client isn't known to have been dialled.
     again: Option<Arc<Link>>,
     refusals: Vec<Refusal>,
     /// Why the caller's leg ends, as the switch says.
@@ -135,6 +154,8 @@ pub struct Machine {
     found: Found,
     /// Events don't flow: what a check finds is true now, and may change unheard.
     blind: bool,
+    /// When we hung up a talk of which it wasn't known whether it still was one.
+    hung_up_unseen: Option<Timestamp>,
     effects: Vec<Effect>,
 }
 
@@ -151,8 +172,8 @@ impl Machine {
             state: State::Routing,
             caller: Caller::Waiting,
             leg: None,
-            reserving: false,
-            awaits_events: false,
+            asked_at: None,
+            awaits_caller: false,
             settled: false,
             stray: None,
             bridge: false,
@@ -168,6 +189,7 @@ impl Machine {
             unseen_since: None,
             found: Found::default(),
             blind: false,
+            hung_up_unseen: None,
             effects: Vec::new(),
         }
     }
@@ -194,6 +216,7 @@ impl Machine {
             self.again = None;
         }
         self.note_found(at, &input);
+        self.note_leg(&input);
         self.step(at, input);
         self.close_if_over(at);
         std::mem::take(&mut self.effects)
@@ -231,9 +254,13 @@ impl Machine {
                     self.give_up(attempt, AttemptResult::Unreachable, cause::NORMAL);
                 }
             }
+            Input::LegDialled { attempt } if self.is_leg(attempt) && !self.is_ending() => {
+                self.note_dialled(at, attempt);
+            }
             Input::LegRinging { attempt } if self.is_leg(attempt) => {
                 if self.state == State::Dialling {
                     self.attempt_mut(attempt).ringing_at.get_or_insert(at);
+                    self.note_dialled(at, attempt);
                 }
             }
             Input::LegIdle { attempt } if self.is_leg(attempt) => match self.state {
@@ -255,8 +282,13 @@ impl Machine {
             Input::LegDetached { attempt, answered } if self.is_leg(attempt) => {
                 self.on_leg_detached(at, attempt, answered);
             }
-            Input::LegLeft { attempt } if self.is_leg(attempt) => {
-                self.effects.push(Effect::Arm(Timer::Gone(attempt), LEFT));
+            Input::LegLeft { attempt } if self.is_leg(attempt) => self.on_leg_left(attempt),
+            Input::LegMissing { attempt } if self.expects_leg(attempt) => {
+                self.effects.push(Effect::Arm(Timer::LegMissing(attempt), EVENTS_LAG));
+            }
+            // It was to end, or did so while nobody listened: no event is on its way.
+            Input::LegMissing { attempt } if self.is_leg(attempt) => {
+                self.on_leg_gone(at, None, None);
             }
             Input::LegGone { attempt, cause, sip } if self.is_leg(attempt) => {
                 self.on_leg_gone(at, cause, sip);
@@ -278,9 +310,6 @@ impl Machine {
                 self.found = Found::default();
                 self.blind = false;
                 self.recheck();
-                if std::mem::take(&mut self.awaits_events) && self.state == State::Routing {
-                    self.next(at);
-                }
             }
             Input::SwitchRestarted => self.on_switch_restarted(at),
             Input::Unseen { since } => {
@@ -288,16 +317,21 @@ impl Machine {
                 let since = *self.unseen_since.get_or_insert(since);
                 self.found = Found::default();
                 self.blind = true;
+                if let Some(leg) = &mut self.leg {
+                    leg.unseen = true;
+                }
                 self.note_unseen(Some(since));
             }
             // About a leg of an earlier attempt: old news.
             Input::LegNotCreated { .. }
             | Input::LegNotDialled { .. }
+            | Input::LegDialled { .. }
             | Input::LegRinging { .. }
             | Input::LegIdle { .. }
             | Input::LegAnswered { .. }
             | Input::LegDetached { .. }
             | Input::LegLeft { .. }
+            | Input::LegMissing { .. }
             | Input::LegGone { .. } => {}
         }
     }
@@ -324,6 +358,17 @@ impl Machine {
 
     fn is_leg(&self, attempt: u32) -> bool {
         self.leg.is_some_and(|leg| leg.attempt == attempt)
+    }
+
+    /// Whether the leg should be there, for all that has been told.
+    pub fn expects_leg(&self, attempt: u32) -> bool {
+        let rings_or_talks = matches!(
+            self.state,
+            State::Dialling | State::Detaching | State::Answering | State::Talking
+        );
+        let is_there =
+            |leg: Leg| leg.attempt == attempt && leg.gone.is_none() && !leg.left && !leg.unseen;
+        rings_or_talks && self.unseen_since.is_none() && self.leg.is_some_and(is_there)
     }
 
     fn attempt_mut(&mut self, attempt: u32) -> &mut Attempt {

@@ -70,6 +70,7 @@ impl Outcome {
     pub const fn refused(reason: CallReason) -> Self {
         let status = match reason {
             CallReason::DidNotFound | CallReason::DidInactive => CallStatus::RejectedDid,
+            CallReason::SystemError => CallStatus::Failed,
             _ => CallStatus::Rejected,
         };
         Self::new(status, reason)

@@ -58,8 +58,13 @@ pub struct Attempt {
     pub client: ClientId,
     pub client_name: String,
     pub client_identifier: String,
-    /// When capacity was taken, which is when the attempt began.
+    /// For when capacity was asked for: the windows that it counts in. The attempt began then.
     pub held_at: Timestamp,
+    /// When its client was known to have been sent the call, as long as the attempt lasts:
+    /// whoever goes on with the call must not send it once more. Nothing says it if the
+    /// record was written by a version that didn't note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dialled_at: Option<Timestamp>,
     pub ringing_at: Option<Timestamp>,
     pub answered_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
@@ -75,12 +80,28 @@ impl Attempt {
     pub const fn hold(&self, call: CallId) -> HoldId {
         HoldId { call, attempt: self.position }
     }
+
+    /// Whether its client is known to have been sent the call.
+    pub const fn is_dialled(&self) -> bool {
+        self.dialled_at.is_some() || self.ringing_at.is_some() || self.answered_at.is_some()
+    }
+
+    /// The newest moment at which its leg is known to have been there.
+    fn last_seen(&self) -> Timestamp {
+        let seen = self.answered_at.or(self.ringing_at).or(self.dialled_at);
+        seen.unwrap_or(self.held_at)
+    }
 }
 
 impl CallRecord {
     /// The attempt that was answered, if one was.
     pub fn answered_attempt(&self) -> Option<&Attempt> {
         self.attempts.iter().find(|attempt| attempt.result == Some(AttemptResult::Answered))
+    }
+
+    /// Whether caller and client talk.
+    pub const fn is_talk(&self) -> bool {
+        self.answered_at.is_some() && self.ending.is_none() && self.end.is_none()
     }
 
     /// Whether the dialplan led it without asking, and only reported it.
@@ -98,10 +119,7 @@ impl CallRecord {
 
     /// The newest moment that the record speaks of.
     pub fn last_seen(&self) -> Timestamp {
-        let seen = self
-            .attempts
-            .iter()
-            .map(|attempt| attempt.answered_at.or(attempt.ringing_at).unwrap_or(attempt.held_at));
+        let seen = self.attempts.iter().map(Attempt::last_seen);
         seen.chain(self.answered_at).fold(self.started_at, Timestamp::max)
     }
 
@@ -154,6 +172,22 @@ pub(crate) mod tests {
             hung_up: None,
             end: None,
         }
+    }
+
+    #[test]
+    fn an_attempt_that_an_older_version_noted_is_not_known_as_dialled() {
+        let noted = r#"{"position": 1, "link": 1, "client": 1, "client_name": "Acme",
+            "client_identifier": "acme", "held_at": "2026-11-22T18:42:32.250Z",
+            "ringing_at": null, "answered_at": null, "ended_at": null, "result": null,
+            "cause": null, "sip": null}"#;
+        let mut attempt: Attempt = serde_json::from_str(noted).unwrap();
+        assert!(!attempt.is_dialled());
+        // And nothing more is written of one that wasn't.
+        let expected: serde_json::Value = serde_json::from_str(noted).unwrap();
+        assert_eq!(serde_json::to_value(&attempt).unwrap(), expected);
+        attempt.dialled_at = Some(attempt.held_at);
+        let written = serde_json::to_string(&attempt).unwrap();
+        assert!(serde_json::from_str::<Attempt>(&written).unwrap().is_dialled());
     }
 
     #[test]

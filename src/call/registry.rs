@@ -10,6 +10,7 @@ mod audit;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,21 +20,21 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use serde::Deserialize;
 use tokio::sync::mpsc::{self, error::TrySendError};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, error, info, warn};
 
-use super::cut_off::cut_off;
-use super::driver::{self, MAILBOX, Parts, Stamped};
+use super::driver::{MAILBOX, Parts, Stamped};
+use super::life::Life;
 use super::machine::{Input, Machine};
 use super::outcome::cause;
 use super::record::{CallRecord, clean, limits};
 use super::setup::Place;
-use super::watchdog::{Found, Watchdog};
+use super::watchdog::{Finding, Listing, Watchdog};
 use crate::ari::{Channel, ChannelId, ChannelState, Event, EventKind, LegId, Signal};
 use crate::clock::{self, Timestamp};
 use crate::ids::{CallId, Mark};
-use crate::routing::{self, Current, Decision};
+use crate::routing::{self, Current, Decision, Plan, Snapshot, Trace};
 use crate::telemetry::call_span;
 
 /// What others ask of the registry.
@@ -55,6 +56,8 @@ pub enum Request {
 pub struct Registry {
     parts: Arc<Parts>,
     routing: Arc<Current>,
+    /// By what it is decided who should get a call.
+    route: fn(&Snapshot, &str, u32) -> Plan,
     /// Whether events flow from the switch.
     connected: Arc<AtomicBool>,
     tracker: TaskTracker,
@@ -73,7 +76,9 @@ pub struct Registry {
     /// Calls that were lost with their Asterisk and still hold what they held.
     lost: HashSet<CallId>,
     /// Callers who wait until that is free, and until capacity can be held.
-    waiting: VecDeque<(Timestamp, Channel)>,
+    waiting: VecDeque<Waiting>,
+    /// Asterisk has said that it ends, and takes its calls with it.
+    switch_ends: bool,
     /// Events go to another instance for good: when calls were last looked at instead.
     looked_at: Option<Timestamp>,
     /// Set by [`Request::SendBack`], and never taken back.
@@ -82,8 +87,29 @@ pub struct Registry {
     closing: bool,
     closed: (mpsc::UnboundedSender<CallId>, mpsc::UnboundedReceiver<CallId>),
     /// What an audit found, if it got an answer; it runs beside the registry.
-    audits: (mpsc::Sender<Option<Found>>, mpsc::Receiver<Option<Found>>),
+    audits: (mpsc::Sender<Option<Listing>>, mpsc::Receiver<Option<Listing>>),
 }
+
+/// A caller whose call isn't begun yet.
+struct Waiting {
+    channel: Channel,
+    /// When it came, by Asterisk's clock.
+    at: Timestamp,
+    /// The same by ours.
+    since: Instant,
+}
+
+/// How a caller comes to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arrival {
+    /// Straight from its carrier.
+    New,
+    /// It has waited for us: many come at once then, and none of them came too much.
+    Waited,
+}
+
+/// With which argument the dialplan hands a caller over who has waited in it.
+const WAITED: &str = "waited";
 
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -99,8 +125,12 @@ const RECENT: usize = 4_096;
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// How often it is seen whether callers who wait can be served.
 const SERVE_INTERVAL: Duration = Duration::from_millis(20);
+/// The longest that they wait because too many calls are in setup.
+const MOST_WAIT: Duration = Duration::from_secs(10);
+/// Asterisk's flag for a hang-up because it ends (`AST_SOFTHANGUP_SHUTDOWN`).
+const SHUTDOWN: i32 = 4;
 /// An audit repeated soon after a connection confirms what the first one saw; one without
-/// an answer has seen nothing.
+/// an answer, or too early, has seen nothing.
 const AUDIT_AGAIN: Duration = Duration::from_secs(1);
 
 impl Registry {
@@ -116,6 +146,7 @@ impl Registry {
         Self {
             parts,
             routing,
+            route: routing::plan,
             connected,
             tracker,
             settings,
@@ -128,6 +159,7 @@ impl Registry {
             unheard: BTreeSet::new(),
             lost: HashSet::new(),
             waiting: VecDeque::new(),
+            switch_ends: false,
             looked_at: None,
             ending: false,
             closing: false,
@@ -145,7 +177,9 @@ impl Registry {
         let mut audit = tokio::time::interval(Duration::from_secs(self.settings.audit_seconds));
         let mut look = tokio::time::interval(LOOK_INTERVAL);
         let mut serve = tokio::time::interval(SERVE_INTERVAL);
-        serve.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        for interval in [&mut audit, &mut look, &mut serve] {
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
         let mut open = true;
         while open || !self.calls.is_empty() {
             // The rare ones first: of signals there may always be more.
@@ -153,10 +187,11 @@ impl Registry {
                 biased;
                 Some(request) = requests.recv() => self.on_request(request),
                 Some(call) = self.closed.1.recv() => self.on_closed(call),
-                Some(found) = self.audits.1.recv() => match found {
-                    Some(found) => self.on_found(&found),
-                    None => audit.reset_after(AUDIT_AGAIN),
-                },
+                Some(listing) = self.audits.1.recv() => {
+                    if !listing.is_some_and(|listing| self.on_listing(&listing)) {
+                        audit.reset_after(AUDIT_AGAIN);
+                    }
+                }
                 _ = audit.tick() => {
                     // None waits for long, whatever keeps a lost call from its end.
                     self.lost.clear();
@@ -182,18 +217,21 @@ impl Registry {
             Signal::Up => {
                 self.connected.store(true, Ordering::Release);
                 self.parts.metrics.ari_connected();
+                self.watchdog.connected();
                 self.tell_all(&Input::Recheck);
                 self.audit();
             }
             Signal::Down { heard } => {
                 self.connected.store(false, Ordering::Release);
+                self.switch_ends = false;
                 self.tell_all(&Input::Unseen { since: heard });
             }
             Signal::Restarted => {
                 // Who waited had a call too, and it ended as the others did.
-                for (at, channel) in std::mem::take(&mut self.waiting) {
+                for Waiting { at, channel, .. } in std::mem::take(&mut self.waiting) {
                     self.begin(at, &channel, false);
                 }
+                self.switch_ends = false;
                 warn!(calls = self.calls.len(), "Asterisk has started anew, without its calls");
                 self.lost = self.calls.keys().copied().collect();
                 // One that starts within the same second gives its channels the same names.
@@ -223,29 +261,29 @@ impl Registry {
     fn on_event(&mut self, Event { at, kind }: Event) {
         self.parts.metrics.ari_event(clock::now() - at);
         match kind {
-            EventKind::StasisStart { channel } => match LegId::parse(channel.id.as_str()) {
+            EventKind::StasisStart { channel, args } => match LegId::parse(channel.id.as_str()) {
                 Some(leg) => self.on_leg_entered(at, leg),
                 None => {
                     self.unheard.remove(&channel.id);
-                    self.on_caller(at, &channel);
+                    let has_waited = args.first().is_some_and(|word| word == WAITED);
+                    let arrival = if has_waited { Arrival::Waited } else { Arrival::New };
+                    self.on_caller(at, &channel, arrival);
                 }
             },
             EventKind::StasisEnd { channel } => {
                 self.waits_no_more(&channel.id);
+                self.tell_if_answered(at, &channel);
                 self.tell(at, &channel.id, |leg| match leg {
                     Some(LegId { attempt, .. }) => Some(Input::LegLeft { attempt }),
                     None => Some(Input::CallerGone),
                 });
             }
             EventKind::ChannelStateChange { channel } => {
+                self.tell_if_answered(at, &channel);
                 self.tell(at, &channel.id, |leg| match (leg, channel.state) {
-                    (Some(leg), ChannelState::Up) => {
-                        Some(Input::LegAnswered { attempt: leg.attempt })
-                    }
                     (Some(leg), ChannelState::Ringing) => {
                         Some(Input::LegRinging { attempt: leg.attempt })
                     }
-                    (None, ChannelState::Up) => Some(Input::CallerAnswered),
                     _ => None,
                 });
             }
@@ -272,12 +310,16 @@ impl Registry {
             }
             EventKind::ChannelDestroyed { channel, cause, tech_cause } => {
                 self.waits_no_more(&channel.id);
+                self.tell_if_answered(at, &channel);
                 self.tell(at, &channel.id, |leg| match leg {
                     Some(LegId { attempt, .. }) => {
                         Some(Input::LegGone { attempt, cause: Some(cause), sip: tech_cause })
                     }
                     None => Some(Input::CallerGone),
                 });
+            }
+            EventKind::ChannelHangupRequest { cause: Some(SHUTDOWN), soft: true, .. } => {
+                self.on_switch_ends(at);
             }
             EventKind::ChannelHangupRequest { .. }
             | EventKind::ChannelUserevent { .. }
@@ -286,8 +328,20 @@ impl Registry {
         }
     }
 
+    /// Asterisk is ended in order: it hangs up one channel after the other, which says
+    /// nothing of who would have hung up when, and is gone in a moment.
+    fn on_switch_ends(&mut self, at: Timestamp) {
+        if std::mem::replace(&mut self.switch_ends, true) {
+            return;
+        }
+        warn!(calls = self.calls.len(), "Asterisk ends, and its calls with it");
+        for call in self.calls.keys() {
+            self.deliver(*call, at, Input::SwitchRestarted);
+        }
+    }
+
     /// A channel that isn't a leg of ours is a caller.
-    fn on_caller(&mut self, at: Timestamp, channel: &Channel) {
+    fn on_caller(&mut self, at: Timestamp, channel: &Channel, arrival: Arrival) {
         if self.callers.contains_key(&channel.id) || self.recent.contains(&channel.id) {
             return;
         }
@@ -295,11 +349,13 @@ impl Registry {
             self.send_back(channel.id.clone());
             return;
         }
-        if self.may_serve() {
+        let has_place = arrival == Arrival::New || self.closing || !self.is_overloaded();
+        if self.may_serve() && has_place {
             self.serve(at, channel);
         } else {
-            self.waiting.retain(|(_, known)| known.id != channel.id);
-            self.waiting.push_back((at, channel.clone()));
+            self.waiting.retain(|known| known.channel.id != channel.id);
+            let since = Instant::now();
+            self.waiting.push_back(Waiting { channel: channel.clone(), at, since });
         }
     }
 
@@ -309,10 +365,15 @@ impl Registry {
         self.closing || self.lost.is_empty() && self.parts.opened.is_cancelled()
     }
 
-    /// No more at once than may be in setup, however many wait.
+    /// No more at once than may be in setup, however many wait; who has waited for long is
+    /// refused rather than let wait on.
     fn serve_waiting(&mut self) {
-        while self.may_serve() && !self.is_overloaded() {
-            let Some((at, channel)) = self.waiting.pop_front() else { return };
+        while self.may_serve() {
+            let is_overloaded = self.is_overloaded();
+            let is_next = |first: &mut Waiting| !is_overloaded || first.since.elapsed() > MOST_WAIT;
+            let Some(Waiting { at, channel, .. }) = self.waiting.pop_front_if(is_next) else {
+                return;
+            };
             self.serve(at, &channel);
         }
     }
@@ -323,8 +384,9 @@ impl Registry {
 
     /// One who leaves before being served had a call all the same, and a record of it.
     fn waits_no_more(&mut self, caller: &ChannelId) {
-        let place = self.waiting.iter().position(|(_, waiting)| waiting.id == *caller);
-        if let Some((at, channel)) = place.and_then(|place| self.waiting.remove(place)) {
+        let place = self.waiting.iter().position(|waiting| waiting.channel.id == *caller);
+        let waiting = place.and_then(|place| self.waiting.remove(place));
+        if let Some(Waiting { at, channel, .. }) = waiting {
             self.begin(at, &channel, false);
         }
     }
@@ -333,11 +395,21 @@ impl Registry {
         self.begin(at, channel, self.is_overloaded());
     }
 
+    /// Who should get it. A defect in that is this call's alone: its caller is refused.
+    fn plan(&mut self, dialled: &str) -> Plan {
+        let (snapshot, seed, route) = (self.routing.get(), self.luck.random(), self.route);
+        catch_unwind(AssertUnwindSafe(|| route(&snapshot, dialled, seed))).unwrap_or_else(|_| {
+            error!("a call could not be routed because of a defect: its caller is refused");
+            let decision = Decision::Refuse(CallReason::SystemError);
+            Plan { did: None, decision, trace: Trace::default() }
+        })
+    }
+
     fn begin(&mut self, at: Timestamp, channel: &Channel, is_overloaded: bool) {
         let call = clock::new_call_id().led_by(self.mark);
         let dialled =
             clean(&channel.dialplan.exten, limits::DIALLED).unwrap_or_else(|| "unknown".to_owned());
-        let plan = routing::plan(&self.routing.get(), &dialled, self.luck.random());
+        let plan = self.plan(&dialled);
         let record = CallRecord {
             call,
             channel: channel.id.0.clone(),
@@ -388,19 +460,19 @@ impl Registry {
     }
 
     fn lead(&mut self, machine: Machine, place: Option<Place>) {
-        let call = machine.record().call;
-        let arrived = machine.record().clone();
+        let CallRecord { call, channel, .. } = machine.record();
+        let (call, caller) = (*call, ChannelId(channel.clone()));
         let (mailbox_in, mailbox) = mpsc::channel(MAILBOX);
         self.calls.insert(call, mailbox_in);
-        self.callers.insert(ChannelId(arrived.channel.clone()), call);
-        let (parts, closed) = (self.parts.clone(), self.closed.0.clone());
+        self.callers.insert(caller, call);
+        let closed = self.closed.0.clone();
+        let life = Life {
+            parts: self.parts.clone(),
+            routing: self.routing.clone(),
+            connected: self.connected.clone(),
+        };
         let life = async move {
-            // A task of its own, so that a defect in one call ends that call alone.
-            let led = driver::lead(parts.clone(), machine, mailbox, place).in_current_span();
-            if let Err(defect) = tokio::spawn(led).await {
-                error!(error = %defect, "a call was cut off by a defect");
-                cut_off(&parts, arrived).await;
-            }
+            life.lead(machine, mailbox, place).await;
             if closed.send(call).is_err() {
                 warn!("a call outlived the registry");
             }
@@ -411,7 +483,7 @@ impl Registry {
     fn on_leg_entered(&self, at: Timestamp, leg: LegId) {
         let input = Input::LegEntered { attempt: leg.attempt };
         if !self.deliver(leg.call, at, input) && leg.call.mark() == self.mark {
-            self.take_down_channel(leg.to_string());
+            self.mend(Finding::ChannelWithoutCall(ChannelId(leg.to_string())));
         }
     }
 
@@ -422,13 +494,13 @@ impl Registry {
             }
             Request::SendBack => {
                 self.ending = true;
-                for (_, channel) in std::mem::take(&mut self.waiting) {
-                    self.send_back(channel.id);
+                for waiting in std::mem::take(&mut self.waiting) {
+                    self.send_back(waiting.channel.id);
                 }
             }
             Request::HangUpAll => {
                 self.closing = true;
-                for (at, channel) in std::mem::take(&mut self.waiting) {
+                for Waiting { at, channel, .. } in std::mem::take(&mut self.waiting) {
                     self.serve(at, &channel);
                 }
                 self.tell_all(&Input::HangUp { told: None });
@@ -450,6 +522,18 @@ impl Registry {
     }
 
     // --- handing on ---
+
+    /// A channel that is up was answered, and its end says so to whoever hasn't heard of it.
+    fn tell_if_answered(&self, at: Timestamp, channel: &Channel) {
+        if channel.state == ChannelState::Up {
+            self.tell(at, &channel.id, |leg| {
+                Some(match leg {
+                    Some(LegId { attempt, .. }) => Input::LegAnswered { attempt },
+                    None => Input::CallerAnswered,
+                })
+            });
+        }
+    }
 
     fn tell(
         &self,

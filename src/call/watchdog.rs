@@ -3,12 +3,18 @@
 //! The registry lists what is on the switch after every connection and once in a while,
 //! and asks here what of it fits no call, and which call fits nothing of it. What is
 //! just coming or going doesn't fit either, so a finding counts when it is made twice
-//! in a row. There should never be one: each is counted, logged and mended.
+//! in a row, half a second apart at least and on one and the same connection. There
+//! should never be one: each is counted, logged and mended.
 //!
 //! Another instance may lead calls on the same Asterisk. They are its own, and are let
-//! alone, until somebody is left alone in one of its bridges.
+//! alone, until somebody is left alone in one of its bridges, and stays so for longer
+//! than that instance needs to find it itself. What other programs have there isn't ours
+//! to judge, whatever it looks like.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::ari::model::Bridge;
 use crate::ari::{Channel, ChannelId, ChannelState, LegId};
@@ -19,6 +25,16 @@ use crate::ids::{CallId, Mark};
 pub struct Found {
     pub channels: Vec<Channel>,
     pub bridges: Vec<Bridge>,
+}
+
+/// A look at the switch.
+#[derive(Debug)]
+pub struct Listing {
+    /// On which connection to the switch it was begun, see [`Watchdog::connected`].
+    pub connection: u64,
+    pub begun: Instant,
+    pub ended: Instant,
+    pub found: Found,
 }
 
 /// What there should be.
@@ -38,6 +54,8 @@ pub struct Expected<'a> {
 pub enum Finding {
     /// A channel of ours that belongs to no call.
     ChannelWithoutCall(ChannelId),
+    /// A leg or a caller that is left alone in a bridge of another instance.
+    LeftAlone(ChannelId),
     /// A bridge of ours that belongs to no call.
     BridgeWithoutCall(String),
     /// A call whose caller isn't on the switch.
@@ -51,17 +69,65 @@ pub enum Finding {
 /// Remembers what was found last.
 #[derive(Debug, Default)]
 pub struct Watchdog {
-    suspects: BTreeSet<Finding>,
+    /// How often in a row each was found.
+    suspects: BTreeMap<Finding, u32>,
+    /// Counts the connections to the switch.
+    connection: u64,
+    /// When the last listing was whole.
+    looked: Option<Instant>,
+}
+
+/// Whatever is just coming or going has come or gone by then.
+const APART: Duration = Duration::from_millis(500);
+
+impl Finding {
+    /// How often in a row it is found before it is sure.
+    const fn sightings(&self) -> u32 {
+        match self {
+            // Whoever leads it mends what it finds twice.
+            Self::LeftAlone(_) => 4,
+            _ => 2,
+        }
+    }
 }
 
 impl Watchdog {
-    /// What was found the last time too. None of it is a suspect any more.
+    /// Events flow from here on, and some were missed: what was found before proves nothing.
+    pub fn connected(&mut self) {
+        self.connection += 1;
+        self.looked = None;
+        self.suspects.clear();
+    }
+
+    pub const fn connection(&self) -> u64 {
+        self.connection
+    }
+
+    /// Whether it shows something new. After a stall there may be several that were made
+    /// at one and the same moment.
+    pub fn heeds(&mut self, listing: &Listing) -> bool {
+        let is_early =
+            self.looked.is_some_and(|last| listing.begun.saturating_duration_since(last) < APART);
+        if listing.connection != self.connection || is_early {
+            return false;
+        }
+        self.looked = Some(listing.ended);
+        true
+    }
+
+    /// What was found so often now that it is sure. None of it is a suspect any more.
     pub fn look(&mut self, found: &Found, expected: &Expected<'_>) -> Vec<Finding> {
-        let findings = compare(found, expected);
-        let (sure, suspects): (BTreeSet<_>, _) =
-            findings.into_iter().partition(|finding| self.suspects.contains(finding));
-        self.suspects = suspects;
-        sure.into_iter().collect()
+        let before = std::mem::take(&mut self.suspects);
+        let mut sure = Vec::new();
+        for finding in compare(found, expected) {
+            let times = before.get(&finding).copied().unwrap_or_default() + 1;
+            if times < finding.sightings() {
+                self.suspects.insert(finding, times);
+            } else {
+                sure.push(finding);
+            }
+        }
+        sure
     }
 }
 
@@ -105,17 +171,14 @@ fn compare(found: &Found, expected: &Expected<'_>) -> BTreeSet<Finding> {
     }
     let channels: BTreeMap<_, _> = found.channels.iter().map(|c| (&c.id, c.state)).collect();
     for bridge in &found.bridges {
-        let Some(call) = CallId::parse(&bridge.id) else { continue };
+        let Some(call) = CallId::parse_name(&bridge.id) else { continue };
         if calls.contains(&call) {
             continue;
         }
         if expected.is_ours(call) {
             findings.insert(Finding::BridgeWithoutCall(bridge.id.clone()));
-        } else if let [alone] = &bridge.channels[..]
-            && channels.get(alone) == Some(&ChannelState::Up)
-        {
-            // Whoever led it would have let go by now of one who talks to nobody.
-            findings.insert(Finding::ChannelWithoutCall(alone.clone()));
+        } else if let Some(alone) = left_alone(found, expected, bridge, call) {
+            findings.insert(Finding::LeftAlone(alone.clone()));
         }
     }
     for (caller, call) in expected.callers {
@@ -135,17 +198,35 @@ fn compare(found: &Found, expected: &Expected<'_>) -> BTreeSet<Finding> {
 
 /// Whether the caller and an answered client aren't in the call's bridge.
 fn is_apart(found: &Found, caller: &ChannelId, call: CallId) -> bool {
-    let bridge = found.bridges.iter().find(|bridge| CallId::parse(&bridge.id) == Some(call));
+    let bridge = found.bridges.iter().find(|bridge| CallId::parse_name(&bridge.id) == Some(call));
     let inside = |id: &ChannelId| bridge.is_some_and(|bridge| bridge.channels.contains(id));
     let mut answered =
         legs(found).filter(|(leg, channel)| leg.call == call && channel.state == ChannelState::Up);
     answered.any(|(_, channel)| !inside(caller) || !inside(&channel.id))
 }
 
+/// Who talks to nobody in this bridge of another instance's call. Anybody but a leg of
+/// that call or a caller of our application is some other program's.
+fn left_alone<'a>(
+    found: &'a Found,
+    expected: &Expected<'_>,
+    bridge: &Bridge,
+    call: CallId,
+) -> Option<&'a ChannelId> {
+    let [alone] = &bridge.channels[..] else { return None };
+    let channel = found.channels.iter().find(|channel| channel.id == *alone)?;
+    let is_of_a_call = match LegId::parse(alone.as_str()) {
+        Some(leg) => leg.call == call,
+        None => is_caller(channel, expected.application) && !expected.callers.contains_key(alone),
+    };
+    (is_of_a_call && channel.state == ChannelState::Up).then_some(&channel.id)
+}
+
 /// Whether it is in a bridge of another instance.
 fn is_led_elsewhere(found: &Found, expected: &Expected<'_>, channel: &ChannelId) -> bool {
-    let foreign =
-        |bridge: &&Bridge| CallId::parse(&bridge.id).is_some_and(|call| !expected.is_ours(call));
+    let foreign = |bridge: &&Bridge| {
+        CallId::parse_name(&bridge.id).is_some_and(|call| !expected.is_ours(call))
+    };
     found.bridges.iter().filter(foreign).any(|bridge| bridge.channels.contains(channel))
 }
 
@@ -279,7 +360,90 @@ mod tests {
         let left = found.bridges[0].channels.remove(0);
         found.channels.remove(0);
         assert_ne!(left, found.channels[0].id);
-        let alone = Finding::ChannelWithoutCall(found.channels[0].id.clone());
-        assert_eq!(seen_twice(&found, &none, &[]), [alone]);
+        let alone = Finding::LeftAlone(found.channels[0].id.clone());
+        let mut watchdog = Watchdog::default();
+        for _ in 0..3 {
+            let findings = watchdog.look(&found, &expected(&none, &[]));
+            assert_eq!(findings, [], "its own instance may be about to find it");
+        }
+        assert_eq!(watchdog.look(&found, &expected(&none, &[])), [alone]);
+    }
+
+    /// Somebody who is up and alone in a bridge.
+    fn alone(who: Channel, bridge: &str) -> Found {
+        let bridge = Bridge { id: bridge.to_owned(), channels: vec![who.id.clone()] };
+        Found { channels: vec![who], bridges: vec![bridge] }
+    }
+
+    /// Whether anything is ever found.
+    fn is_suspicious(found: &Found, callers: &BTreeMap<ChannelId, CallId>) -> bool {
+        let mut watchdog = Watchdog::default();
+        (0..10).any(|_| !watchdog.look(found, &expected(callers, &[])).is_empty())
+    }
+
+    #[test]
+    fn who_is_alone_in_a_bridge_of_another_program_is_let_alone() {
+        let none = BTreeMap::new();
+        let elsewhere = |id: &str| {
+            let mut channel = channel(id, ChannelState::Up);
+            channel.dialplan.app_data = "another".to_owned();
+            channel
+        };
+        let by_asterisk = "0b2f7e0c-6a0d-4c59-8f3e-3f0a7f1f6f11";
+        assert!(!is_suspicious(&alone(elsewhere("1.0"), by_asterisk), &none));
+        // One that names its bridges as we do.
+        let anothers = clock::new_call_id().led_by(Mark::of_instance("two"));
+        assert!(!is_suspicious(&alone(elsewhere("1.0"), &anothers.to_string()), &none));
+        let other = clock::new_call_id().led_by(Mark::of_instance("two"));
+        let leg = LegId { call: other, attempt: 1 }.to_string();
+        assert!(!is_suspicious(&alone(elsewhere(&leg), &anothers.to_string()), &none));
+        let leg = LegId { call: anothers, attempt: 1 }.to_string();
+        assert!(is_suspicious(&alone(elsewhere(&leg), &anothers.to_string()), &none));
+    }
+
+    #[test]
+    fn a_caller_who_is_alone_in_anothers_bridge_is_let_alone_only_if_led_here() {
+        let anothers = clock::new_call_id().led_by(Mark::of_instance("two"));
+        let found = alone(channel("1.0", ChannelState::Up), &anothers.to_string());
+        assert!(is_suspicious(&found, &BTreeMap::new()));
+        let call = clock::new_call_id().led_by(mark());
+        let callers = BTreeMap::from([(ChannelId("1.0".to_owned()), call)]);
+        assert!(!is_suspicious(&found, &callers));
+    }
+
+    /// A listing that took so long, and began so long after the other.
+    fn listing(connection: u64, begun: Instant, took_ms: u64) -> Listing {
+        let ended = begun + Duration::from_millis(took_ms);
+        let found = Found { channels: Vec::new(), bridges: Vec::new() };
+        Listing { connection, begun, ended, found }
+    }
+
+    #[test]
+    fn a_listing_that_began_when_the_last_had_hardly_ended_confirms_nothing() {
+        let ms = Duration::from_millis;
+        let begun = Instant::now();
+        for (after, is_heeded) in [(0, false), (1_000, false), (1_499, false), (1_500, true)] {
+            let mut watchdog = Watchdog::default();
+            assert!(watchdog.heeds(&listing(0, begun, 1_000)));
+            let next = listing(0, begun + ms(after), 1_500);
+            assert_eq!(watchdog.heeds(&next), is_heeded, "{after}");
+        }
+    }
+
+    #[test]
+    fn what_was_listed_or_found_on_an_earlier_connection_confirms_nothing() {
+        let (found, _, call) = talking();
+        let none = BTreeMap::new();
+        let expected = expected(&none, &[call]);
+        let begun = Instant::now();
+        let mut watchdog = Watchdog::default();
+        assert!(watchdog.heeds(&listing(0, begun, 10)));
+        assert_eq!(watchdog.look(&found, &expected), []);
+        watchdog.connected();
+        let later = begun + Duration::from_secs(5);
+        assert!(!watchdog.heeds(&listing(0, later, 10)));
+        assert!(watchdog.heeds(&listing(watchdog.connection(), begun, 10)), "the first is new");
+        assert_eq!(watchdog.look(&found, &expected), [], "it was seen once since then");
+        assert_ne!(watchdog.look(&found, &expected), []);
     }
 }

@@ -11,6 +11,7 @@ use super::place::{NoPlace, Place};
 use crate::call::CallRecord;
 use crate::call::record::Attempt;
 use crate::clock::Timestamp;
+use crate::db::begin_long_read;
 use crate::ids::CallId;
 use crate::replay::{self, Again, Difference, InUse};
 use crate::routing::Snapshot;
@@ -63,7 +64,7 @@ impl Explain {
         let call =
             CallId::parse(self.call_id.trim()).ok_or(Unexplained::Malformed(self.call_id))?;
         let db = self.database.open_to_read().await?;
-        let explained = explain(&db, call).await?;
+        let explained = explain(&begin_long_read(&db).await?, call).await?;
         if self.json {
             println!("{:#}", explained.as_json());
         } else {

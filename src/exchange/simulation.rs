@@ -7,7 +7,9 @@
 //! lost, events are lost, doubled and late, the socket breaks, Asterisk hangs and
 //! crashes, the database is away, and the service itself is killed at any step and
 //! started again. After every step [`checks`] looks whether a promise was broken, and at
-//! the end whether every record says what became of its caller ([`story`]).
+//! the end whether every record says what became of its caller ([`story`]) and of the
+//! clients who were dialled ([`legs`]). Some episodes are calm: people do what they do, and
+//! nothing else goes wrong. In these nothing is left for an audit to mend.
 //!
 //! Everything random comes from one seed, so an episode that fails can be replayed:
 //!
@@ -21,6 +23,8 @@
 mod asterisk;
 mod checks;
 mod episode;
+mod legs;
+mod panics;
 mod people;
 mod story;
 mod town;
@@ -28,6 +32,7 @@ mod traces;
 mod vault;
 
 use std::ops::Range;
+use std::panic;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use episode::{Episode, Report};
@@ -51,11 +56,7 @@ fn play(seeds: Range<u64>) -> Report {
             if seed >= seeds.end {
                 return sum;
             }
-            let report = Episode::new(seed).run();
-            if let Some(broken) = &report.broken {
-                panic!("{broken}\nsee it again with CAPCONDUIT_SIMULATE={seed}");
-            }
-            sum.add(&report);
+            sum.add(&play_one(seed));
         }
     };
     let mut sum = Report::default();
@@ -69,6 +70,19 @@ fn play(seeds: Range<u64>) -> Report {
         }
     });
     sum
+}
+
+/// Whatever goes wrong in it, its seed is told.
+fn play_one(seed: u64) -> Report {
+    let again = format!("see it again with CAPCONDUIT_SIMULATE={seed}");
+    match panic::catch_unwind(|| Episode::new(seed).run()) {
+        Ok(Report { broken: Some(broken), .. }) => panic!("{broken}\n{again}"),
+        Ok(report) => report,
+        Err(panicked) => {
+            eprintln!("{again}");
+            panic::resume_unwind(panicked)
+        }
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
+use tracing::warn;
 
 use crate::clock::Timestamp;
 
@@ -29,12 +30,16 @@ impl Folder {
     pub fn open(path: &Path) -> io::Result<Self> {
         fs::create_dir_all(path)?;
         let lock = lock(path)?;
-        Ok(Self {
+        let folder = Self {
             path: path.to_owned(),
             _lock: lock,
             #[cfg(test)]
             faults: faults::Faults::default(),
-        })
+        };
+        if let Err(cause) = folder.sync_own_name() {
+            warn!(error = %cause, "whether the journal's folder outlives a power cut isn't certain, if it is new");
+        }
+        Ok(folder)
     }
 
     /// The files that are there, oldest first.
@@ -91,6 +96,8 @@ impl Folder {
     }
 
     pub fn sync(&self, file: &File) -> io::Result<()> {
+        #[cfg(test)]
+        self.faults.hang_while_wanted();
         self.step()?;
         file.sync_data()?;
         #[cfg(test)]
@@ -100,7 +107,21 @@ impl Folder {
 
     pub fn sync_names(&self) -> io::Result<()> {
         self.step()?;
-        File::open(&self.path)?.sync_all()
+        self.sync_whole(&File::open(&self.path)?)
+    }
+
+    /// It may have been made a moment ago: without its name, a power cut takes all that
+    /// is in it.
+    fn sync_own_name(&self) -> io::Result<()> {
+        let path = self.path.canonicalize()?;
+        path.parent().map_or(Ok(()), |above| self.sync_whole(&File::open(above)?))
+    }
+
+    fn sync_whole(&self, file: &File) -> io::Result<()> {
+        file.sync_all()?;
+        #[cfg(test)]
+        self.faults.synced(file)?;
+        Ok(())
     }
 
     pub fn read(&self, number: u64, at: u64, bytes: u32) -> io::Result<Vec<u8>> {
@@ -122,11 +143,20 @@ impl Folder {
         let file = self.file_path(number);
         match fs::hard_link(&file, &kept) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                fs::copy(&file, &kept).map(drop)?;
+                self.copy_aside(&file, &kept)?;
             }
             _ => {}
         }
+        self.sync_names()?;
         Ok(kept)
+    }
+
+    /// The same, where no file has two names. The copy has its name once it is whole.
+    fn copy_aside(&self, file: &Path, kept: &Path) -> io::Result<()> {
+        let part = kept.with_extension("part");
+        fs::copy(file, &part)?;
+        self.sync_whole(&File::open(&part)?)?;
+        fs::rename(part, kept)
     }
 
     pub fn modified_at(&self, number: u64) -> Option<Timestamp> {
@@ -169,12 +199,15 @@ pub mod faults {
     use std::fs::File;
     use std::io;
     use std::os::unix::fs::MetadataExt;
+    use std::time::Duration;
 
-    use parking_lot::Mutex;
+    use parking_lot::{Condvar, Mutex};
 
     #[derive(Debug, Default)]
     pub struct Faults {
         inner: Mutex<Inner>,
+        /// Rung when the disk doesn't hang any more.
+        answers: Condvar,
     }
 
     #[derive(Debug, Default)]
@@ -184,7 +217,11 @@ pub mod faults {
         failing: Option<(u64, u64)>,
         /// What of each file, by inode, survives a power cut.
         synced: BTreeMap<u64, u64>,
+        is_hanging: bool,
     }
+
+    /// No test waits for a disk longer than that.
+    const LONGEST_HANG: Duration = Duration::from_secs(30);
 
     impl Faults {
         /// The step after `after` further ones, and `count` in all, fail.
@@ -196,6 +233,17 @@ pub mod faults {
 
         pub fn mend(&self) {
             self.inner.lock().failing = None;
+        }
+
+        /// From here on a sync isn't answered, or is again.
+        pub fn hang(&self, is_hanging: bool) {
+            self.inner.lock().is_hanging = is_hanging;
+            self.answers.notify_all();
+        }
+
+        pub(super) fn hang_while_wanted(&self) {
+            let mut inner = self.inner.lock();
+            self.answers.wait_while_for(&mut inner, |inner| inner.is_hanging, LONGEST_HANG);
         }
 
         /// What of the file was synced.
@@ -233,5 +281,40 @@ pub mod faults {
             self.inner.lock().synced.insert(file.ino(), file.len());
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_folder_keeps_its_name_when_the_power_is_cut() {
+        let above = tempfile::tempdir().unwrap();
+        let folder = Folder::open(&above.path().join("journal")).unwrap();
+        let above = File::open(above.path()).unwrap();
+        assert!(folder.faults.synced_bytes(&above) > 0);
+    }
+
+    #[test]
+    fn a_damaged_file_that_was_copied_is_on_the_disk_before_it_may_be_deleted() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::open(place.path()).unwrap();
+        fs::write(folder.file_path(7), b"what is left of it").unwrap();
+        let kept = place.path().join("damaged-7.journal");
+        folder.copy_aside(&folder.file_path(7), &kept).unwrap();
+        assert_eq!(fs::read(&kept).unwrap(), b"what is left of it");
+        assert_eq!(folder.faults.synced_bytes(&File::open(&kept).unwrap()), 18);
+        assert_eq!(folder.numbers().unwrap(), [7], "no other file is taken for one of records");
+    }
+
+    #[test]
+    fn a_damaged_file_that_is_set_aside_keeps_its_new_name() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::open(place.path()).unwrap();
+        fs::write(folder.file_path(7), b"what is left of it").unwrap();
+        folder.set_aside(7).unwrap();
+        let names = File::open(place.path()).unwrap();
+        assert!(folder.faults.synced_bytes(&names) > 0);
     }
 }

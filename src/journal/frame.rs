@@ -373,6 +373,22 @@ mod tests {
     }
 
     #[test]
+    fn a_file_without_a_record_takes_no_more_memory_however_long_it_is() {
+        const FILE_BYTES: u64 = 64 << 20;
+        for byte in [0xFF, 0] {
+            let mut reader = Reader::new(io::repeat(byte).take(FILE_BYTES));
+            let mut place = 0;
+            while let Some(next) = reader.next().unwrap() {
+                let Next::Damage(damage) = next else { panic!("{next:?} of {byte}") };
+                place += damage.bytes;
+            }
+            assert_eq!(place, FILE_BYTES);
+            let most = reader.buffer.capacity();
+            assert!(most <= 3 * PAYLOAD_MOST_BYTES, "{most} bytes for {byte}");
+        }
+    }
+
+    #[test]
     fn a_frame_across_many_reads_is_found_behind_damage_as_long() {
         let large = some_records(&[3 * READ_BYTES]).remove(0);
         let noise = vec![0xFF; 5 * READ_BYTES + 3];

@@ -10,6 +10,11 @@
 //! Memory holds where each record is, the records of live calls, and the first
 //! few that wait for the database; the others are read again when it is their turn.
 //! A record that can't be written to disk stays in memory and is tried again.
+//!
+//! What the database has is needed no more, but an older frame of its call may
+//! stay behind: where the disk was full, the last one was never written, and a
+//! file can be deleted before an older one, of which something else is needed.
+//! So a call that is found unfinished may be over: the database is asked.
 
 mod catalogue;
 #[cfg(test)]
@@ -18,6 +23,7 @@ mod tests;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tracing::error;
@@ -51,7 +57,7 @@ pub struct Limits {
 
 /// What an earlier run left.
 pub struct Found {
-    /// Calls without an end, in the order in which they began.
+    /// Calls of which no end is there, in the order in which they began.
     pub unfinished: Vec<CallRecord>,
     /// Calls with one, in the same order.
     pub finished: Vec<CallId>,
@@ -67,7 +73,7 @@ pub struct Figures {
     /// Records that the database doesn't have yet.
     pub records: usize,
     pub bytes: u64,
-    /// Records can't be written to disk at the moment.
+    /// Records can't be written to disk at the moment, or don't get there in time.
     pub is_failing: bool,
 }
 
@@ -148,32 +154,43 @@ impl Spool {
         self.catalogue.lock().forget(call);
     }
 
-    /// The newest state of a call that the database doesn't have yet.
-    pub fn read(&self, call: CallId) -> Option<Arc<CallRecord>> {
-        let place = {
-            let catalogue = self.catalogue.lock();
-            let entry = catalogue.needed.get(&call)?;
-            if let Some(record) = &entry.record {
-                return Some(record.clone());
-            }
-            entry.place?
-        };
-        let found = self.read_frame(call, place).or_else(|| {
-            // It may just have been taken to another file.
-            let now = self.catalogue.lock().needed.get(&call)?.place?;
-            (now.number != place.number).then(|| self.read_frame(call, now))?
-        });
+    /// The newest state of a call that the database doesn't have yet; none if it has
+    /// it, or the record is damaged.
+    ///
+    /// # Errors
+    /// When its file can't be read now: the record waits there.
+    pub fn read(&self, call: CallId) -> io::Result<Option<Arc<CallRecord>>> {
+        let (record, place) = self.look_up(call);
+        let (None, Some(mut place)) = (&record, place) else { return Ok(record) };
+        let mut found = self.read_frame(call, place);
+        // It may just have been taken to another file.
+        if !matches!(found, Ok(Some(_)))
+            && let (_, Some(now)) = self.look_up(call)
+            && now.number != place.number
+        {
+            place = now;
+            found = self.read_frame(call, place);
+        }
+        self.catalogue.lock().note_reading(&self.folder, place.number, found.as_ref().err());
+        let found = found?;
         if found.is_none() {
             self.leave(call, place.number);
         }
-        found.map(|(_, record)| Arc::new(record))
+        Ok(found.map(|(_, record)| Arc::new(record)))
     }
 
-    /// The frame at this place, if it is sound and this call's, with what is in it.
-    fn read_frame(&self, call: CallId, place: Place) -> Option<(Vec<u8>, CallRecord)> {
-        let frame = self.folder.read(place.number, place.at, place.bytes).ok()?;
-        let record = frame::decode(&frame).filter(|record| record.call == call)?;
-        Some((frame, record))
+    /// What is in memory of a call's newest state, and where it is on disk.
+    fn look_up(&self, call: CallId) -> (Option<Arc<CallRecord>>, Option<Place>) {
+        let catalogue = self.catalogue.lock();
+        let entry = catalogue.needed.get(&call);
+        entry.map_or((None, None), |entry| (entry.record.clone(), entry.place))
+    }
+
+    /// The frame at this place, with what is in it; none if it isn't sound and this call's.
+    fn read_frame(&self, call: CallId, place: Place) -> io::Result<Option<(Vec<u8>, CallRecord)>> {
+        let frame = self.folder.read(place.number, place.at, place.bytes)?;
+        let record = frame::decode(&frame).filter(|record| record.call == call);
+        Ok(record.map(|record| (frame, record)))
     }
 
     /// A record of this file can't be read: nothing of the file is deleted.
@@ -194,6 +211,17 @@ impl Spool {
             bytes: catalogue.bytes(),
             is_failing: catalogue.is_failing,
         }
+    }
+
+    /// How long the oldest of what was appended has been on its way to the disk.
+    pub fn unsynced_for(&self) -> Duration {
+        let since = self.catalogue.lock().unsynced_since();
+        since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    #[cfg(test)]
+    pub const fn faults(&self) -> &super::folder::faults::Faults {
+        &self.folder.faults
     }
 
     /// Whether a further call's record would have a place, on disk or in memory.
@@ -269,7 +297,8 @@ impl Spool {
         };
         for call in calls {
             let Some(place) = self.catalogue.lock().place_in(call, number) else { continue };
-            let Some((frame, _)) = self.read_frame(call, place) else {
+            // Whatever is wrong with the file: nothing is lost by leaving it as it is.
+            let Ok(Some((frame, _))) = self.read_frame(call, place) else {
                 self.leave(call, number);
                 return Ok(());
             };
@@ -287,6 +316,7 @@ impl Spool {
     fn sync_files(&self) -> io::Result<()> {
         let (files, has_new_names) = {
             let mut catalogue = self.catalogue.lock();
+            catalogue.sync_begins();
             (catalogue.unsynced(), std::mem::take(&mut catalogue.has_new_names))
         };
         if has_new_names && let Err(cause) = self.folder.sync_names() {
@@ -305,6 +335,7 @@ impl Spool {
                 }
             }
         }
+        self.catalogue.lock().sync_is_done();
         Ok(())
     }
 

@@ -359,6 +359,7 @@ mod tests {
                 client_name: bare.client.name.clone(),
                 client_identifier: bare.client.identifier.clone(),
                 held_at: record.started_at,
+                dialled_at: None,
                 ringing_at: None,
                 answered_at,
                 ended_at: Some(

@@ -279,6 +279,7 @@ fn attempt(row: call_attempt::Model) -> Attempt {
         client_name: row.client_name,
         client_identifier: row.client_identifier,
         held_at: row.started_at,
+        dialled_at: None,
         ringing_at: row.ringing_at,
         answered_at: row.answered_at,
         ended_at: Some(row.ended_at),

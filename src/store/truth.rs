@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use capconduit_entity::{CallStatus, call_log, link};
 use sea_orm::{
-    AccessMode, ColumnTrait, ConnectionTrait, DatabaseConnection, DbErr, EntityTrait,
-    IsolationLevel, QueryFilter, QuerySelect, TransactionTrait,
+    ColumnTrait, ConnectionTrait, DatabaseConnection, DbErr, EntityTrait, QueryFilter, QuerySelect,
 };
 
 use super::records;
 use crate::capacity::recount::{Known, Truth};
 use crate::clock;
+use crate::db::begin_long_read;
 use crate::ids::{CallId, CampaignId, LinkId};
 
 /// The call records in the database.
@@ -23,11 +23,7 @@ const NAMED: usize = 500;
 impl Truth for Records {
     async fn known(&self, calls: &[CallId]) -> anyhow::Result<Known> {
         // One view of the database, so that a call is either among the records or not.
-        let (isolation, access) = match self.0.get_database_backend() {
-            sea_orm::DbBackend::Sqlite => (None, None),
-            _ => (Some(IsolationLevel::RepeatableRead), Some(AccessMode::ReadOnly)),
-        };
-        let txn = self.0.begin_with_config(isolation, access).await?;
+        let txn = begin_long_read(&self.0).await?;
         let answered = records::answered(&txn, clock::now()).await?;
         let recorded = recorded_of(&txn, calls).await?;
         txn.commit().await?;
@@ -35,15 +31,17 @@ impl Truth for Records {
     }
 
     async fn cursors(&self) -> anyhow::Result<Vec<(CampaignId, LinkId)>> {
+        let txn = begin_long_read(&self.0).await?;
         let campaigns: HashMap<i64, i64> = link::Entity::find()
             .select_only()
             .columns([link::Column::Id, link::Column::CampaignId])
             .into_tuple::<(i64, i64)>()
-            .all(&self.0)
+            .all(&txn)
             .await?
             .into_iter()
             .collect();
-        let mut offers: Vec<_> = records::last_offers(&self.0).await?.into_iter().collect();
+        let mut offers: Vec<_> = records::last_offers(&txn).await?.into_iter().collect();
+        txn.commit().await?;
         offers.sort_by_key(|(link, offered_at)| (*offered_at, *link));
         let last: HashMap<CampaignId, LinkId> = offers
             .into_iter()

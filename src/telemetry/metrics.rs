@@ -40,6 +40,9 @@ pub enum Drift {
     CallerWithoutCall,
     /// A call whose caller isn't on the switch: it looks, and ends.
     CallWithoutChannel,
+    /// A call whose client's leg isn't on the switch, and no event told so: it goes on as
+    /// after any other end of the leg.
+    CallWithoutLeg,
     /// A caller and a client who talk, and aren't in one bridge: they are put there.
     CallApart,
     /// Capacity that no call stands for: it is given back.
@@ -77,6 +80,7 @@ pub struct Metrics {
     ari_commands: Timings,
     ari_failures: Counters<2>,
     ari_event_lag: Histogram,
+    ari_unreadable: Counter,
     ari_connections: Counter,
     ari_replaced: Gauge,
     overloads: Counter,
@@ -130,6 +134,8 @@ impl Default for Metrics {
             .plain("drift", "Differences found to what the switch or the records show, and mended");
         let ari_failures =
             counters.plain("ari_command_failures", "Commands that Asterisk didn't carry out");
+        let ari_unreadable = counters
+            .plain("ari_unreadable_events", "Events that could not be read, and were skipped");
         let ari_connections =
             counters.plain("ari_connections", "How often events began to flow from Asterisk");
         let ari_replaced = counters.plain(
@@ -214,6 +220,7 @@ impl Default for Metrics {
             ari_commands,
             ari_failures,
             ari_event_lag,
+            ari_unreadable,
             ari_connections,
             ari_replaced,
             overloads,
@@ -336,6 +343,10 @@ impl Metrics {
         self.ari_event_lag.observe(seconds(lag));
     }
 
+    pub fn ari_event_unreadable(&self) {
+        self.ari_unreadable.inc();
+    }
+
     pub fn ari_connected(&self) {
         self.ari_connections.inc();
     }
@@ -371,11 +382,12 @@ impl Metrics {
 }
 
 impl Drift {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::ChannelWithoutCall,
         Self::BridgeWithoutCall,
         Self::CallerWithoutCall,
         Self::CallWithoutChannel,
+        Self::CallWithoutLeg,
         Self::CallApart,
         Self::UsedTooLow,
         Self::UsedTooHigh,
@@ -388,6 +400,7 @@ impl Drift {
             Self::BridgeWithoutCall => "bridge_without_call",
             Self::CallerWithoutCall => "caller_without_call",
             Self::CallWithoutChannel => "call_without_channel",
+            Self::CallWithoutLeg => "call_without_leg",
             Self::CallApart => "call_apart",
             Self::UsedTooLow => "used_too_low",
             Self::UsedTooHigh => "used_too_high",

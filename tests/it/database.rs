@@ -253,6 +253,7 @@ fn answered_call(started_at: Timestamp) -> CallRecord {
             client_name: "Acme".to_owned(),
             client_identifier: "acme".to_owned(),
             held_at: started_at,
+            dialled_at: None,
             ringing_at: None,
             answered_at: Some(started_at + chrono::TimeDelta::milliseconds(899)),
             ended_at: Some(ended_at),

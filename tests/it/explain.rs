@@ -191,6 +191,7 @@ fn call(start: &str, result: AttemptResult, links: Vec<LinkTrace>) -> CallRecord
         client_name: dialled.client_name.clone(),
         client_identifier: dialled.client_identifier.clone(),
         held_at: started_at,
+        dialled_at: None,
         ringing_at: None,
         answered_at,
         ended_at: Some(ended_at),

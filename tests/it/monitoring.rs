@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use capconduit::telemetry::Moment;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -175,6 +176,24 @@ async fn every_metric_and_label_of_the_alerts_and_of_the_dashboard_is_served() {
     let ours = served.families.iter().filter(|family| family.starts_with("capconduit_"));
     let unseen: Vec<_> = ours.filter(|family| !is_shown(family)).collect();
     assert!(unseen.is_empty(), "the dashboard doesn't show {unseen:?}");
+}
+
+#[test]
+fn every_kind_of_drift_is_alerted_of() {
+    let text = capconduit::telemetry::Metrics::default().text(&Moment::default());
+    let served = Served::of(&Metrics::parse(&text));
+    let drift = "capconduit_drift_total";
+    let asked: Vec<_> = rules()
+        .iter()
+        .flat_map(|rule| Query::parse(&rule.expr).selectors)
+        .filter(|selector| selector.metric == drift)
+        .collect();
+    for kind in &served.series[drift] {
+        let is_asked_for = asked.iter().any(|selector| {
+            selector.matchers.iter().all(|matcher| matcher.fits(&kind[&matcher.label]))
+        });
+        assert!(is_asked_for, "nobody hears of {kind:?}");
+    }
 }
 
 // --- the files themselves ---

@@ -316,6 +316,7 @@ fn attempt(
         client_name: client.name.clone(),
         client_identifier: client.client_identifier.clone(),
         held_at: started_at,
+        dialled_at: None,
         ringing_at: None,
         answered_at,
         ended_at: Some(end.at),

@@ -22,10 +22,18 @@ impl Machine {
             self.talk(at, leg.attempt);
         }
         self.talk_while_detaching(at);
+        // It was a client whom the call has given up on, and nobody else is asked.
+        let between = matches!(self.state, State::Routing | State::Creating);
+        if between && self.record.attempts.iter().any(|attempt| attempt.ended_at.is_some()) {
+            self.nobody_left(at);
+        }
     }
 
     /// A check found the caller unanswered.
     pub(super) fn on_caller_waiting(&mut self, at: Timestamp) {
+        if self.state == State::Routing && !self.blind && std::mem::take(&mut self.awaits_caller) {
+            return self.next(at);
+        }
         let (State::Answering, Some(leg)) = (self.state, self.leg) else { return };
         let Leg { attempt, gone: Some(gone), unheard, .. } = leg else { return };
         // The answer may still be on its way through a busy switch to the caller.

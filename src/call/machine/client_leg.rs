@@ -2,7 +2,7 @@
 
 use capconduit_entity::AttemptResult;
 
-use super::waiting::{ANSWER, GONE};
+use super::waiting::{ANSWER, GONE, LEFT};
 use super::{Caller, Effect, Gone, Machine, State, Timer};
 use crate::call::outcome::{attempt_result, cause};
 use crate::clock::Timestamp;
@@ -27,13 +27,22 @@ impl Machine {
         }
     }
 
+    /// Its client has the call: a run that goes on with it must not send it once more.
+    pub(super) fn note_dialled(&mut self, at: Timestamp, attempt: u32) {
+        let attempt = self.attempt_mut(attempt);
+        if attempt.dialled_at.is_none() {
+            attempt.dialled_at = Some(at);
+            self.save();
+        }
+    }
+
     pub(super) fn on_leg_answered(&mut self, at: Timestamp, attempt: u32) {
         if self.state == State::Detaching {
             self.attempt_mut(attempt).answered_at.get_or_insert(at);
             return self.talk_while_detaching(at);
         }
         // In any other state it is a repetition, or an answer that came too late.
-        if self.state != State::Dialling {
+        if !self.may_be_answered() {
             return;
         }
         self.attempt_mut(attempt).answered_at = Some(at);
@@ -45,6 +54,12 @@ impl Machine {
         }
     }
 
+    /// Whether the client is rung in the caller's bridge; so it may be, too, where an
+    /// adopted leg is made anew because nobody knew that it had been dialled.
+    pub(super) const fn may_be_answered(&self) -> bool {
+        matches!(self.state, State::Dialling | State::GivingUp(AttemptResult::Canceled))
+    }
+
     /// The ring time is over. Whoever answered before the leg was out of the
     /// bridge has the call, whoever answers later has not.
     pub(super) fn on_leg_detached(&mut self, at: Timestamp, attempt: u32, answered: bool) {
@@ -53,7 +68,7 @@ impl Machine {
         }
         let caller_answered = self.caller == Caller::Answered;
         let known = self.attempt_mut(attempt).answered_at;
-        if !answered && !caller_answered && known.is_none() {
+        if !answered && known.is_none() {
             self.give_up(attempt, AttemptResult::NoAnswer, cause::NO_ANSWER);
             return;
         }
@@ -63,15 +78,25 @@ impl Machine {
             self.talk(at, attempt);
         } else {
             self.state = State::Answering;
-            self.effects.push(Effect::AnswerCaller);
+            self.effects.push(Effect::AnswerCaller { attempt });
             self.effects.push(Effect::Arm(Timer::Answer(attempt), ANSWER));
         }
     }
 
+    pub(super) fn on_leg_left(&mut self, attempt: u32) {
+        if let Some(leg) = &mut self.leg {
+            leg.left = true;
+        }
+        self.effects.push(Effect::Arm(Timer::Gone(attempt), LEFT));
+    }
+
     pub(super) fn on_leg_gone(&mut self, at: Timestamp, cause: Option<i32>, sip: Option<i32>) {
-        self.note_unseen_answer(at);
         let was_answered =
             self.leg.is_some_and(|leg| self.attempt_mut(leg.attempt).answered_at.is_some());
+        // An end that is told says before whether it was one of an answered leg.
+        if cause.is_none() || was_answered {
+            self.note_unseen_answer(at);
+        }
         let is_undecided = self.is_undecided();
         let Some(leg) = &mut self.leg else { return };
         match self.state {
@@ -100,12 +125,12 @@ impl Machine {
             }
             // The client answered and hung up: was the caller answered in between?
             State::Answering => {
-                leg.gone = Some(Gone { at, cause, sip });
+                leg.note_gone(Gone { at, cause, sip });
                 self.effects.push(Effect::CheckCaller);
             }
             // Did the caller hear the answer at all? That is known in a moment.
             State::Talking if !self.settled && self.unseen_since.is_none() => {
-                leg.gone = Some(Gone { at, cause, sip });
+                leg.note_gone(Gone { at, cause, sip });
             }
             State::Talking => {
                 let (ended_at, outcome) = self.end_of_talk(at);
@@ -115,7 +140,7 @@ impl Machine {
                 self.end(at, cause::NORMAL);
             }
             State::Ending if is_undecided => {
-                leg.gone.get_or_insert(Gone { at, cause, sip });
+                leg.note_gone(Gone { at, cause, sip });
             }
             State::Ending => {
                 let result = self.last_result().unwrap_or(AttemptResult::Canceled);
@@ -138,6 +163,7 @@ impl Machine {
         let attempt = self.attempt_mut(leg.attempt);
         let seen = attempt.answered_at.or(attempt.ringing_at).unwrap_or(attempt.held_at);
         attempt.ended_at = Some(at.max(seen));
+        attempt.dialled_at = None;
         attempt.result = Some(result);
         attempt.cause = cause;
         attempt.sip = sip;

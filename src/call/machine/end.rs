@@ -3,7 +3,7 @@
 use capconduit_entity::AttemptResult;
 
 use super::waiting::END;
-use super::{Caller, Effect, Leg, Machine, State, Timer};
+use super::{Caller, Effect, Found, Leg, Machine, State, Timer};
 use crate::call::outcome::{Outcome, cause};
 use crate::call::record::End;
 use crate::clock::Timestamp;
@@ -17,11 +17,7 @@ impl Machine {
         self.note_unseen_answer(at);
         match self.state {
             State::Ending | State::Closed => {}
-            State::Talking => {
-                self.outcome = Some(Outcome::ANSWERED);
-                self.ended = Some((at, cause::NORMAL));
-                self.end(at, cause::NORMAL);
-            }
+            State::Talking => self.hang_up_talk(at),
             _ => {
                 // Whoever isn't told of an answer has to look, before nothing is there.
                 if self.unseen_since.is_some() {
@@ -30,6 +26,34 @@ impl Machine {
                 self.abort(at, Outcome::SYSTEM_ERROR);
             }
         }
+    }
+
+    /// A talk of which nothing is heard counts until then, unless both are found to be there.
+    fn hang_up_talk(&mut self, at: Timestamp) {
+        let (ended_at, outcome) = self.end_of_talk(at);
+        if self.unseen_since.is_some() {
+            self.hung_up_unseen = Some(at);
+            // While events flow, what was found would have been said to have changed.
+            if self.blind {
+                self.found = Found::default();
+            }
+            self.recheck();
+        }
+        self.outcome = Some(outcome);
+        self.ended = Some((ended_at, cause::NORMAL));
+        self.end(at, cause::NORMAL);
+    }
+
+    /// Both were still up when we hung up, and nobody has said since that it was no talk.
+    pub(super) fn talked_on(&mut self) {
+        let Some(at) = self.hung_up_unseen.take() else { return };
+        if self.outcome != Some(Outcome::INTERRUPTED_TALK) {
+            return;
+        }
+        self.outcome = Some(Outcome::ANSWERED);
+        self.ended = Some((at, cause::NORMAL));
+        self.record.ending = Some(self.end_as_known(at));
+        self.save();
     }
 
     /// We hung up, and the client may have answered just before: nobody has said so yet.
@@ -54,7 +78,10 @@ impl Machine {
     /// We hung up, and whether the call is sold is known when the caller is gone: the
     /// news of an answer, or that it was taken back, may be on its way.
     pub(super) fn is_undecided(&self) -> bool {
-        let may_be_sold = matches!(self.outcome, Some(Outcome::SYSTEM_ERROR | Outcome::ANSWERED));
+        let may_be_sold = matches!(
+            self.outcome,
+            Some(Outcome::SYSTEM_ERROR | Outcome::ANSWERED | Outcome::INTERRUPTED_TALK)
+        );
         may_be_sold && !self.settled && self.caller != Caller::Gone
     }
 
@@ -116,7 +143,7 @@ impl Machine {
         let over = self.state == State::Ending
             && self.caller == Caller::Gone
             && self.leg.is_none()
-            && !self.reserving;
+            && self.asked_at.is_none();
         if !over {
             return;
         }

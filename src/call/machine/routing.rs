@@ -1,7 +1,7 @@
 //! Who is asked next, and holding capacity for it.
 
-use super::waiting::SETUP;
-use super::{Effect, Leg, Machine, State, Timer};
+use super::waiting::{ANSWER, SETUP};
+use super::{Caller, Effect, Leg, Machine, State, Timer};
 use crate::call::outcome::Outcome;
 use crate::call::record::Attempt;
 use crate::capacity::{HoldId, Request, Turn, Verdict};
@@ -36,17 +36,17 @@ impl Machine {
         };
         let candidates = self.left.iter().map(|link| link.candidate(at)).collect();
         self.state = State::Routing;
-        self.reserving = true;
+        self.asked_at = Some(at);
         self.effects.push(Effect::Show(LiveState::Routing, self.routed_since(at)));
         self.effects.push(Effect::Reserve(Request { hold, candidates, turn }));
     }
 
     pub(super) fn on_verdict(&mut self, at: Timestamp, attempt: u32, verdict: Option<Verdict>) {
         let expected = self.record.attempts.len() + 1;
-        if !self.reserving || attempt as usize != expected {
+        if attempt as usize != expected {
             return;
         }
-        self.reserving = false;
+        let Some(asked_at) = self.asked_at.take() else { return };
         let hold = HoldId { call: self.record.call, attempt };
         let Some(verdict) = verdict else {
             // It may have been held all the same.
@@ -66,12 +66,13 @@ impl Machine {
         self.refusals.extend(verdict.refusals);
         let place = verdict.granted.and_then(|id| self.left.iter().position(|l| l.id == id));
         match place {
-            Some(place) => self.create_leg(at, attempt, place),
+            // It counts in the windows of the moment for which it was asked.
+            Some(place) => self.create_leg(asked_at, attempt, place),
             None => self.nobody_left(at),
         }
     }
 
-    pub(super) fn create_leg(&mut self, at: Timestamp, attempt: u32, place: usize) {
+    pub(super) fn create_leg(&mut self, held_at: Timestamp, attempt: u32, place: usize) {
         let link = self.left[place].clone();
         self.left.drain(..=place);
         self.record.attempts.push(Attempt {
@@ -80,7 +81,8 @@ impl Machine {
             client: link.client.id,
             client_name: link.client.name.clone(),
             client_identifier: link.client.identifier.clone(),
-            held_at: at,
+            held_at,
+            dialled_at: None,
             ringing_at: None,
             answered_at: None,
             ended_at: None,
@@ -100,16 +102,23 @@ impl Machine {
     }
 
     pub(super) fn next(&mut self, at: Timestamp) {
-        if let Some(again) = self.again.take() {
-            self.left.insert(0, again);
-            self.rebridge = true;
+        match self.again.take() {
+            Some(again) => {
+                self.left.insert(0, again);
+                self.rebridge = true;
+            }
+            // Whoever goes on with the call must not ask a client again that has refused.
+            None => self.save(),
         }
         match self.offer().map(Offer::later_turn) {
+            // Who has heard one client's answer is not offered to another.
+            _ if self.caller == Caller::Answered => self.nobody_left(at),
             // A leg that is made while nobody hears of it ends at once.
             Some(_) if !self.left.is_empty() && self.blind => {
                 self.state = State::Routing;
-                self.awaits_events = true;
+                self.awaits_caller = true;
                 self.effects.push(Effect::Show(LiveState::Routing, self.routed_since(at)));
+                self.effects.push(Effect::Arm(Timer::Next, ANSWER));
             }
             Some(turn) if !self.left.is_empty() => self.reserve(at, turn),
             _ => self.nobody_left(at),

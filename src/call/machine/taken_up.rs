@@ -38,10 +38,11 @@ impl Machine {
             return machine;
         }
         // Later than this its client had been dialled, or given up.
-        if (last_alive - attempt.held_at).to_std().unwrap_or_default() < SETUP {
+        let age = (last_alive - attempt.held_at).to_std().unwrap_or_default();
+        if age < SETUP && !attempt.is_dialled() {
             machine.again = last;
         }
-        machine.leg = Some(Leg::new(attempt.position));
+        machine.leg = Some(Leg { unseen: true, ..Leg::new(attempt.position) });
         machine.bridge = true;
         if machine.record.answered_at.is_some() {
             machine.state = State::Talking;
@@ -51,6 +52,12 @@ impl Machine {
             machine.state = State::Dialling;
         }
         machine
+    }
+
+    /// The same where events flow: what a check finds is true until one says otherwise.
+    pub fn hearing(mut self) -> Self {
+        self.blind = false;
+        self
     }
 
     /// The same for a call whose legs were already being taken down.
@@ -69,9 +76,10 @@ impl Machine {
     pub(super) fn go_on(&mut self, at: Timestamp) {
         if let (State::Ending, Some((ended_at, cause))) = (self.state, self.ended) {
             self.effects.push(Effect::Show(LiveState::Ending, ended_at));
+            // Whoever isn't told of an answer has to look, before nothing is there.
+            self.recheck();
             self.take_down(cause);
-            self.effects.push(Effect::Arm(Timer::End, END));
-            return self.recheck();
+            return self.effects.push(Effect::Arm(Timer::End, END));
         }
         let Some(leg) = self.leg else {
             self.recheck();

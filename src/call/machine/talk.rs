@@ -12,7 +12,7 @@ use crate::live::LiveState;
 impl Machine {
     /// The caller was answered, so the client was too, though nobody said so yet.
     pub(super) fn note_unseen_answer(&mut self, at: Timestamp) {
-        let rings = matches!(self.state, State::Dialling | State::Detaching);
+        let rings = self.may_be_answered() || self.state == State::Detaching;
         if rings && self.caller == Caller::Answered {
             self.talk_to_leg(at);
         }

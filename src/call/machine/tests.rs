@@ -1,18 +1,19 @@
 //! Calls invented by the thousand: whatever happens, in whatever order, twice
 //! or not at all, a call ends once, with one record, and leaves nothing behind.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use capconduit_entity::{CallStatus, CampaignStatus, Strategy};
 use futures_util::FutureExt;
 use proptest::prelude::*;
 use proptest::strategy::{Strategy as _, ValueTree as _};
 
+use super::waiting::LEFT;
 use super::*;
 use crate::call::adopt;
 use crate::call::record::tests::record;
 use crate::capacity::{Keeper, Leases, MemoryLedger, Request, Scope, Verdict, WindowKind, Windows};
-use crate::ids::CampaignId;
+use crate::ids::{CampaignId, LinkId};
 use crate::live::LiveState;
 use crate::routing::snapshot::tests::link;
 use crate::routing::{Campaign, LinkTrace, Snapshot};
@@ -39,6 +40,8 @@ struct World {
     told_caller_gone: bool,
     /// What the journal holds of the call.
     saved: Option<CallRecord>,
+    /// Whose clients the journal has said to be dialled.
+    known_as_dialled: HashSet<LinkId>,
     snapshot: Snapshot,
     finals: Vec<CallRecord>,
     closed: u32,
@@ -94,6 +97,7 @@ impl World {
             legs: BTreeMap::new(),
             told_caller_gone: false,
             saved: None,
+            known_as_dialled: HashSet::new(),
             snapshot,
             finals: Vec::new(),
             closed: 0,
@@ -139,7 +143,7 @@ impl World {
                 self.perform_next();
             }
             while let Some(event) = self.events.pop() {
-                self.give(event);
+                self.tell(event);
             }
             self.fire_next_timer();
             self.give(Input::Recheck);
@@ -159,6 +163,8 @@ impl World {
                 }
                 Effect::Save(record) => {
                     self.saved = Some((*record).clone());
+                    let dialled = record.attempts.iter().filter(|a| a.dialled_at.is_some());
+                    self.known_as_dialled.extend(dialled.map(|attempt| attempt.link));
                     if record.end.is_some() {
                         self.finals.push(*record);
                     }
@@ -170,6 +176,10 @@ impl World {
                         assert!(
                             !self.told_caller_gone,
                             "a client was dialled for a caller who left"
+                        );
+                        assert!(
+                            self.machine.caller != Caller::Answered,
+                            "a client was dialled for a caller who had been answered"
                         );
                     }
                     self.effects.push_back(other);
@@ -202,52 +212,61 @@ impl World {
                     self.happen(Input::LegEntered { attempt });
                 }
             },
-            Effect::DialLeg { attempt, .. } => {
-                let leg = self.legs.get_mut(&attempt).filter(|leg| !leg.gone);
-                match leg {
-                    Some(leg) => leg.dialled = true,
-                    None => self.give(Input::LegNotDialled { attempt }),
-                }
-            }
+            Effect::DialLeg { attempt, .. } => self.dial(attempt),
             Effect::HangUpLeg { attempt, .. } => self.end_leg(attempt, None),
             // The answer was lost, and perhaps the command.
             Effect::DetachLeg { .. } if self.choose(8) == 7 => {}
-            Effect::DetachLeg { attempt } => {
-                let answered = self.legs.get_mut(&attempt).is_some_and(|leg| {
+            Effect::DetachLeg { attempt } => match self.leg_that_is_there(attempt) {
+                Some(leg) => {
                     leg.detached = true;
-                    leg.up && !leg.gone
-                });
-                self.give(Input::LegDetached { attempt, answered });
-            }
+                    let answered = leg.up;
+                    self.give(Input::LegDetached { attempt, answered });
+                }
+                None => self.give(Input::LegGone { attempt, cause: None, sip: None }),
+            },
             Effect::JoinLeg { attempt } => {
                 if let Some(leg) = self.legs.get_mut(&attempt) {
                     leg.detached = false;
                 }
             }
             Effect::HangUpCaller { .. } => self.caller_leaves(),
-            Effect::AnswerCaller => {
-                if !self.caller_gone && !self.caller_up {
-                    self.caller_up = true;
-                    self.happen(Input::CallerAnswered);
-                }
-            }
+            Effect::AnswerCaller { attempt } => self.answer_caller(attempt),
             Effect::CheckCaller => self.give(match (self.caller_gone, self.caller_up) {
                 (true, _) => Input::CallerMissing,
                 (_, true) => Input::CallerAnswered,
                 _ => Input::CallerWaiting,
             }),
             Effect::CheckLeg { attempt } => match self.legs.get(&attempt).copied() {
-                Some(leg) if !leg.gone => {
-                    if leg.up {
-                        self.give(Input::LegAnswered { attempt });
-                    } else if !leg.dialled {
-                        self.give(Input::LegIdle { attempt });
-                    }
+                Some(SimLeg { gone: false, up: true, .. }) => {
+                    self.give(Input::LegAnswered { attempt });
                 }
-                _ => self.give(Input::LegGone { attempt, cause: None, sip: None }),
+                // Early media leaves it as it was before.
+                Some(SimLeg { gone: false, dialled: true, .. }) if self.choose(2) == 0 => {
+                    self.give(Input::LegRinging { attempt });
+                }
+                Some(SimLeg { gone: false, .. }) => self.give(Input::LegIdle { attempt }),
+                _ => self.give(Input::LegMissing { attempt }),
             },
             Effect::DestroyBridge => self.bridge_destroyed = true,
             Effect::Arm(..) | Effect::Save(_) | Effect::Show(..) | Effect::Close => unreachable!(),
+        }
+    }
+
+    fn leg_that_is_there(&mut self, attempt: u32) -> Option<&mut SimLeg> {
+        self.legs.get_mut(&attempt).filter(|leg| !leg.gone)
+    }
+
+    /// As the hands do: to a client who is there, and to nobody else.
+    fn answer_caller(&mut self, attempt: u32) {
+        match self.leg_that_is_there(attempt).copied() {
+            None => self.give(Input::LegGone { attempt, cause: None, sip: None }),
+            Some(SimLeg { up: true, detached: false, .. })
+                if !self.caller_gone && !self.caller_up =>
+            {
+                self.caller_up = true;
+                self.happen(Input::CallerAnswered);
+            }
+            Some(_) => {}
         }
     }
 
@@ -268,6 +287,20 @@ impl World {
         }
     }
 
+    /// Sends the call to the client, to whom it isn't known to have been sent before.
+    fn dial(&mut self, attempt: u32) {
+        let Some(leg) = self.legs.get_mut(&attempt).filter(|leg| !leg.gone) else {
+            return self.give(Input::LegNotDialled { attempt });
+        };
+        leg.dialled = true;
+        let link = self.machine.record().attempts[attempt as usize - 1].link;
+        assert!(!self.known_as_dialled.contains(&link), "{link} was dialled twice");
+        // The answer may be lost.
+        if self.choose(8) != 7 {
+            self.give(Input::LegDialled { attempt });
+        }
+    }
+
     // --- events, which may be lost, doubled and late ---
 
     fn happen(&mut self, input: Input) {
@@ -284,6 +317,16 @@ impl World {
         }
         let place = usize::from(self.choose(4)).min(self.events.len() - 1);
         let event = self.events.remove(place);
+        self.tell(event);
+    }
+
+    /// As the registry does: the end of a leg that is up says first that it was answered.
+    fn tell(&mut self, event: Input) {
+        if let Input::LegGone { attempt, cause: Some(_), .. } = event
+            && self.legs.get(&attempt).is_some_and(|leg| leg.up)
+        {
+            self.give(Input::LegAnswered { attempt });
+        }
         self.give(event);
     }
 
@@ -353,6 +396,17 @@ impl World {
         self.give(Input::Started);
     }
 
+    /// Two talk, and their driver is no more: what it had still to do is lost, and no event.
+    fn meet_defect(&mut self) {
+        let Some(record) = self.saved.clone().filter(CallRecord::is_talk) else { return };
+        self.effects.clear();
+        self.timers.clear();
+        let sold = record.answered_attempt().unwrap().hold(record.call);
+        self.ledger.settle(sold).now_or_never().unwrap();
+        self.machine = adopt::machine(record, &self.snapshot, self.now).hearing();
+        self.give(Input::Started);
+    }
+
     /// Everything on the switch is gone, and what was asked of it too.
     fn switch_restarts(&mut self) {
         self.events.clear();
@@ -369,7 +423,10 @@ impl World {
             !matches!(effect, Effect::Reserve(_) | Effect::Settle(_) | Effect::Release(_))
         };
         assert_eq!(self.effects.iter().find(asked_of_switch).map(drop), None, "{:?}", self.effects);
-        assert!(self.machine.is_closed() || self.machine.reserving, "it ends there and then");
+        assert!(
+            self.machine.is_closed() || self.machine.asked_at.is_some(),
+            "it ends there and then"
+        );
     }
 
     fn something_odd(&mut self) {
@@ -381,6 +438,7 @@ impl World {
             5 => self.crash(),
             6 => self.give(Input::Unseen { since: self.now }),
             7 => self.switch_restarts(),
+            8 => self.meet_defect(),
             // Old news of legs that are gone or never were.
             3 if self.legs.get(&attempt).is_some_and(|leg| leg.gone) => {
                 self.give(Input::LegGone { attempt, cause: Some(16), sip: None });
@@ -414,7 +472,7 @@ impl World {
         let windows = Windows::at(self.now, chrono_tz::UTC);
         (1..=4)
             .map(|id| {
-                let scope = Scope::link(crate::ids::LinkId(id));
+                let scope = Scope::link(LinkId(id));
                 let usage = self
                     .ledger
                     .ledger()
@@ -448,7 +506,7 @@ proptest! {
 #[test]
 fn the_invented_calls_come_to_every_end() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     for _ in 0..3_000 {
         let choices = proptest::collection::vec(any::<u16>(), 100..400)
             .new_tree(&mut runner)
@@ -601,6 +659,52 @@ fn a_client_who_left_unheard_is_not_billed_because_the_caller_stayed() {
 }
 
 #[test]
+fn a_hang_up_while_nothing_is_heard_bills_the_silence_only_if_both_talked_on() {
+    let left = Input::CallerMissing;
+    let leg_left = Input::LegGone { attempt: 1, cause: None, sip: None };
+    let (caller_is_up, leg_is_up) = (Input::CallerAnswered, Input::LegAnswered { attempt: 1 });
+    let findings = [
+        ([caller_is_up.clone(), leg_is_up.clone()], true),
+        ([left.clone(), leg_is_up], false),
+        ([caller_is_up, leg_left.clone()], false),
+    ];
+    for (found, talked_on) in findings {
+        let (mut machine, heard, later) = unheard();
+        let effects = machine.handle(later, Input::HangUp { told: None });
+        let place = |wanted: fn(&Effect) -> bool| effects.iter().position(wanted).unwrap();
+        let looks = place(|effect| matches!(effect, Effect::CheckCaller))
+            .max(place(|effect| matches!(effect, Effect::CheckLeg { .. })));
+        assert!(looks < place(|effect| matches!(effect, Effect::HangUpLeg { .. })));
+        for input in found.into_iter().chain([leg_left.clone(), left.clone()]) {
+            machine.handle(later, input);
+        }
+        let end = machine.record().end.unwrap();
+        let due =
+            if talked_on { (later, Outcome::ANSWERED) } else { (heard, Outcome::INTERRUPTED_TALK) };
+        assert_eq!((end.at, end.outcome), due);
+    }
+}
+
+#[test]
+fn an_adopted_call_whose_legs_were_being_taken_down_is_looked_at_before_they_are_gone() {
+    let (mut machine, snapshot) = held();
+    let at = machine.record().started_at;
+    machine.handle(at, Input::LegEntered { attempt: 1 });
+    let effects = machine.handle(at, Input::HangUp { told: None });
+    let saved = effects.iter().find_map(|effect| match effect {
+        Effect::Save(record) => Some((**record).clone()),
+        _ => None,
+    });
+    let mut machine = adopt::machine(saved.unwrap(), &snapshot, at);
+    let effects = machine.handle(at, Input::Started);
+    let looked = effects.iter().position(|effect| matches!(effect, Effect::CheckCaller));
+    let hung_up = effects.iter().position(|effect| matches!(effect, Effect::HangUpLeg { .. }));
+    assert!(looked.unwrap() < hung_up.unwrap(), "{effects:?}");
+    machine.handle(at, Input::CallerAnswered);
+    assert!(machine.record().answered_at.is_some(), "it was answered just before");
+}
+
+#[test]
 fn what_was_found_before_events_flow_again_is_looked_at_once_more() {
     let (mut machine, heard, later) = unheard();
     machine.handle(later, Input::CallerAnswered);
@@ -675,7 +779,9 @@ fn a_call_that_an_earlier_run_left_between_two_clients_goes_on_with_the_next() {
     let effects = machine.handle(at, Input::Started);
     assert!(effects.iter().any(|effect| matches!(effect, Effect::CheckCaller)));
     assert_eq!(asked_for(&effects), None, "nobody would hear of its leg");
-    assert_eq!(asked_for(&machine.handle(at, Input::Recheck)), Some(2));
+    assert_eq!(asked_for(&machine.handle(at, Input::CallerWaiting)), None, "nor yet now");
+    assert_eq!(asked_for(&machine.handle(at, Input::Recheck)), None, "the caller may have left");
+    assert_eq!(asked_for(&machine.handle(at, Input::CallerWaiting)), Some(2));
 }
 
 #[test]
@@ -698,9 +804,132 @@ fn while_nothing_is_heard_no_other_client_is_asked() {
     machine.handle(at, Input::Timer(Timer::Ring(1)));
     machine.handle(at, Input::LegDetached { attempt: 1, answered: false });
     let gone = Input::LegGone { attempt: 1, cause: Some(19), sip: None };
-    assert_eq!(asked_for(&machine.handle(at, gone)), None);
-    assert_eq!(asked_for(&machine.handle(at, Input::Recheck)), Some(2));
-    assert_eq!(asked_for(&machine.handle(at, Input::Recheck)), None, "once");
+    let effects = machine.handle(at, gone);
+    assert_eq!(asked_for(&effects), None);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Arm(Timer::Next, _))));
+    machine.handle(at, Input::Recheck);
+    // The answer to the first look may be lost.
+    let effects = machine.handle(at, Input::Timer(Timer::Next));
+    assert!(matches!(effects[..], [Effect::CheckCaller, Effect::Arm(Timer::Next, _)]));
+    assert_eq!(asked_for(&machine.handle(at, Input::CallerWaiting)), Some(2));
+    machine.handle(at, Input::Recheck);
+    assert_eq!(asked_for(&machine.handle(at, Input::CallerWaiting)), None, "once");
+    assert!(machine.handle(at, Input::Timer(Timer::Next)).is_empty());
+}
+
+#[test]
+fn no_other_client_is_asked_for_a_caller_who_has_been_answered() {
+    let refused = Input::LegGone { attempt: 1, cause: Some(21), sip: Some(603) };
+    let granted = |machine: &Machine| {
+        let granted = machine.left.first().map(|link| link.id);
+        let refusals = Vec::new();
+        let verdict =
+            Verdict { rotated_by: 0, cursor: None, refusals, granted, within_share: false };
+        Input::Verdict { attempt: 2, verdict: Some(verdict) }
+    };
+    // While room is asked for.
+    let mut machine = ringing();
+    let at = machine.record().started_at;
+    assert_eq!(asked_for(&machine.handle(at, refused.clone())), Some(2));
+    let effects = machine.handle(at, Input::CallerAnswered);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::HangUpCaller { .. })));
+    let verdict = granted(&machine);
+    let effects = machine.handle(at, verdict);
+    assert!(matches!(effects[..], [Effect::Release(_)]), "{effects:?}");
+    // While its leg is made.
+    let mut machine = ringing();
+    machine.handle(at, refused.clone());
+    let verdict = granted(&machine);
+    machine.handle(at, verdict);
+    machine.handle(at, Input::CallerAnswered);
+    let effects = machine.handle(at, Input::LegEntered { attempt: 2 });
+    assert!(matches!(effects[..], [Effect::HangUpLeg { attempt: 2, .. }]), "{effects:?}");
+    // As the first refuses, however the caller came to be answered.
+    let mut machine = ringing();
+    machine.handle(at, Input::CallerAnswered);
+    let effects = machine.handle(at, refused);
+    assert_eq!(asked_for(&effects), None);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::HangUpCaller { .. })));
+    assert_eq!(machine.record().answered_at, None, "who refuses has no call");
+}
+
+#[test]
+fn a_talk_that_began_unheard_is_sold_whoever_is_first_heard_to_end_it() {
+    let gone = Input::LegGone { attempt: 1, cause: Some(16), sip: None };
+    let leg_ends = [Input::LegAnswered { attempt: 1 }, gone];
+    let caller_ends = [Input::CallerAnswered, Input::CallerGone];
+    let orders = [
+        (leg_ends.to_vec(), vec![Input::CallerAnswered]),
+        (leg_ends.to_vec(), caller_ends.to_vec()),
+        (caller_ends.to_vec(), leg_ends.to_vec()),
+    ];
+    for (heard, then) in orders {
+        let mut machine = ringing();
+        let at = machine.record().started_at;
+        machine.handle(at, Input::Unseen { since: at });
+        let mut effects = machine.handle(at, Input::Recheck);
+        for input in heard.into_iter().chain(then) {
+            effects.extend(machine.handle(at, input));
+        }
+        effects.extend(machine.handle(at, Input::Timer(Timer::Settle(1))));
+        assert_eq!(asked_for(&effects), None);
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::Settle(_))), "{effects:?}");
+        assert!(machine.record().answered_attempt().is_some());
+    }
+}
+
+#[test]
+fn whether_a_caller_who_left_unseen_was_answered_is_not_known_from_an_answered_client() {
+    let mut machine = ringing();
+    let heard = machine.record().started_at;
+    let later = heard + chrono::TimeDelta::seconds(60);
+    machine.handle(heard, Input::Unseen { since: heard });
+    machine.handle(later, Input::Recheck);
+    machine.handle(later, Input::LegAnswered { attempt: 1 });
+    machine.handle(later, Input::LegGone { attempt: 1, cause: Some(16), sip: None });
+    machine.handle(later, Input::CallerMissing);
+    let end = machine.record().end.unwrap();
+    assert_eq!((end.outcome, end.at), (Outcome::INTERRUPTED, heard));
+}
+
+#[test]
+fn an_adopted_leg_that_answers_as_it_is_hung_up_to_be_made_anew_has_the_call() {
+    let (mut machine, now) = adopted_and_heard(chrono::TimeDelta::milliseconds(100));
+    machine.handle(now, Input::LegIdle { attempt: 1 });
+    machine.handle(now, Input::CallerAnswered);
+    machine.handle(now, Input::LegAnswered { attempt: 1 });
+    let gone = Input::LegGone { attempt: 1, cause: Some(16), sip: None };
+    assert_eq!(asked_for(&machine.handle(now, gone)), None);
+    machine.handle(now, Input::Timer(Timer::Settle(1)));
+    machine.handle(now, Input::CallerGone);
+    assert_eq!(machine.record().end.unwrap().outcome, Outcome::ANSWERED);
+}
+
+#[test]
+fn a_client_who_was_rung_for_a_caller_who_is_up_already_has_not_answered() {
+    let mut machine = ringing();
+    let at = machine.record().started_at;
+    machine.handle(at, Input::CallerAnswered);
+    machine.handle(at, Input::Timer(Timer::Ring(1)));
+    let effects = machine.handle(at, Input::LegDetached { attempt: 1, answered: false });
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::HangUpLeg { attempt: 1, .. })));
+    assert_eq!(machine.record().answered_at, None);
+}
+
+#[test]
+fn a_call_counts_in_the_windows_that_it_was_asked_for() {
+    let Decision::Offer(offer) = offer(1, Strategy::Priority) else { panic!("it is one") };
+    let first = offer.links[0].clone();
+    let mut machine = Machine::new(record(), Decision::Offer(offer));
+    let asked: Timestamp = "2026-11-22T23:59:59.900Z".parse().unwrap();
+    let effects = machine.handle(asked, Input::Started);
+    assert_eq!(asked_for(&effects), Some(first.id.0));
+    let granted = Some(first.id);
+    let verdict =
+        Verdict { rotated_by: 0, cursor: None, refusals: Vec::new(), granted, within_share: false };
+    let answered = asked + chrono::TimeDelta::milliseconds(200);
+    machine.handle(answered, Input::Verdict { attempt: 1, verdict: Some(verdict) });
+    assert_eq!(machine.record().attempts[0].held_at, asked, "the day before");
 }
 
 #[test]
@@ -749,6 +978,82 @@ fn a_client_whom_an_earlier_run_died_before_dialling_is_dialled_after_all() {
     assert!(effects.iter().any(|effect| matches!(effect, Effect::HangUpLeg { attempt: 1, .. })));
     let effects = machine.handle(now, Input::LegGone { attempt: 1, cause: Some(16), sip: None });
     assert_eq!(asked_for(&effects), Some(1));
+}
+
+/// A call of which an earlier run died after it had noted that its client was dialled, and
+/// what taking it up wants done.
+fn adopted_and_dialled(died_after: chrono::TimeDelta) -> (Machine, Timestamp, Vec<Effect>) {
+    let (mut machine, snapshot) = held();
+    let at = machine.record().started_at;
+    machine.handle(at, Input::LegEntered { attempt: 1 });
+    let effects = machine.handle(at, Input::LegDialled { attempt: 1 });
+    let [Effect::Save(saved)] = &effects[..] else { panic!("{effects:?}") };
+    let now = at + died_after;
+    let mut machine = adopt::machine((**saved).clone(), &snapshot, now);
+    let mut effects = machine.handle(now, Input::Started);
+    effects.extend(machine.handle(now, Input::Recheck));
+    (machine, now, effects)
+}
+
+#[test]
+fn a_client_known_to_be_dialled_is_rung_on_for_the_rest_of_its_time_whatever_its_leg_shows() {
+    let soon = chrono::TimeDelta::milliseconds(100);
+    let (mut machine, now, effects) = adopted_and_dialled(soon);
+    let rest = effects.iter().find_map(|effect| match effect {
+        Effect::Arm(Timer::Ring(1), rest) => Some(*rest),
+        _ => None,
+    });
+    assert_eq!(rest, Some(Duration::from_millis(4_900)));
+    // It sends early media, or has answered nothing yet.
+    let effects = machine.handle(now, Input::LegIdle { attempt: 1 });
+    assert!(effects.is_empty(), "{effects:?}");
+    machine.handle(now, Input::LegAnswered { attempt: 1 });
+    machine.handle(now, Input::CallerAnswered);
+    let record = machine.record();
+    assert_eq!((record.attempts.len(), record.answered_at), (1, Some(now)));
+}
+
+#[test]
+fn one_that_was_dialled_and_left_while_nobody_looked_is_not_dialled_again() {
+    let (mut machine, now, _) = adopted_and_dialled(chrono::TimeDelta::milliseconds(100));
+    let effects = found_gone(&mut machine, now);
+    assert_eq!(asked_for(&effects), Some(2), "the next one");
+    assert_eq!(machine.record().attempts[0].result, Some(AttemptResult::Unreachable));
+}
+
+#[test]
+fn one_that_refused_is_not_asked_again_where_a_run_dies_before_the_next_is_held() {
+    let (mut machine, snapshot) = held();
+    let at = machine.record().started_at;
+    machine.handle(at, Input::LegEntered { attempt: 1 });
+    // The switch hasn't said yet that it has dialled.
+    let gone = Input::LegGone { attempt: 1, cause: Some(17), sip: Some(486) };
+    let effects = machine.handle(at, gone);
+    let saved = effects.iter().find_map(|effect| match effect {
+        Effect::Save(record) => Some((**record).clone()),
+        _ => None,
+    });
+    let mut machine = adopt::machine(saved.unwrap(), &snapshot, at);
+    machine.handle(at, Input::Started);
+    machine.handle(at, Input::Recheck);
+    assert_eq!(asked_for(&machine.handle(at, Input::CallerWaiting)), Some(2));
+    assert_eq!(machine.record().attempts[0].result, Some(AttemptResult::Busy));
+}
+
+#[test]
+fn that_a_client_was_dialled_is_noted_once_and_only_until_the_attempt_is_over() {
+    for rings_first in [true, false] {
+        let mut machine = ringing();
+        let at = machine.record().started_at;
+        let (dialled, rings) = (Input::LegDialled { attempt: 1 }, Input::LegRinging { attempt: 1 });
+        let (one, other) = if rings_first { (rings, dialled) } else { (dialled, rings) };
+        let effects = machine.handle(at, one);
+        assert!(matches!(effects[..], [Effect::Save(_)]), "{effects:?}");
+        let effects = machine.handle(at, other);
+        assert!(effects.is_empty(), "{effects:?}");
+        machine.handle(at, Input::LegGone { attempt: 1, cause: Some(17), sip: Some(486) });
+        assert_eq!(machine.record().attempts[0].dialled_at, None);
+    }
 }
 
 /// A check finds no leg, and the caller unanswered, for good.
@@ -932,6 +1237,67 @@ fn whether_a_leg_that_left_is_gone_is_asked_until_somebody_says_so() {
     }
     machine.handle(at, Input::LegGone { attempt: 1, cause: None, sip: None });
     assert!(machine.handle(at, Input::Timer(Timer::Gone(1))).is_empty());
+}
+
+/// A call that talks.
+fn talking() -> Machine {
+    let mut machine = ringing();
+    let at = machine.record().started_at;
+    machine.handle(at, Input::LegAnswered { attempt: 1 });
+    machine.handle(at, Input::CallerAnswered);
+    machine.handle(at, Input::Timer(Timer::Settle(1)));
+    machine
+}
+
+#[test]
+fn a_leg_that_a_check_misses_is_gone_unless_an_event_is_on_its_way() {
+    for is_told in [false, true] {
+        let mut machine = talking();
+        let at = machine.record().started_at;
+        let effects = machine.handle(at, Input::LegMissing { attempt: 1 });
+        assert!(matches!(effects[..], [Effect::Arm(Timer::LegMissing(1), _)]), "{effects:?}");
+        assert!(machine.expects_leg(1), "nobody has told of its end yet");
+        if is_told {
+            let gone = Input::LegGone { attempt: 1, cause: Some(cause::NO_ANSWER), sip: None };
+            machine.handle(at, gone);
+            assert!(!machine.expects_leg(1));
+        }
+        machine.handle(at, Input::Timer(Timer::LegMissing(1)));
+        assert!(machine.is_ending());
+        let attempt = &machine.record().attempts[0];
+        assert_eq!(attempt.cause, is_told.then_some(cause::NO_ANSWER));
+    }
+}
+
+#[test]
+fn of_a_leg_that_ended_while_nobody_listened_no_event_is_waited_for() {
+    let mut machine = ringing();
+    let at = machine.record().started_at;
+    machine.handle(at, Input::Unseen { since: at });
+    machine.handle(at, Input::Recheck);
+    machine.handle(at, Input::CallerWaiting);
+    assert!(!machine.expects_leg(1), "it may be gone");
+    let mut found = machine.clone();
+    let effects = machine.handle(at, Input::LegMissing { attempt: 1 });
+    assert!(matches!(effects[..], [Effect::CheckCaller, ..]), "{effects:?}");
+    found.handle(at, Input::LegRinging { attempt: 1 });
+    assert!(found.expects_leg(1));
+}
+
+#[test]
+fn a_leg_that_left_or_is_being_hung_up_is_not_missed() {
+    let mut left = talking();
+    let at = left.record().started_at;
+    left.handle(at, Input::LegLeft { attempt: 1 });
+    assert!(!left.expects_leg(1));
+    left.handle(at, Input::LegMissing { attempt: 1 });
+    assert!(left.is_ending());
+    let mut given_up = ringing();
+    given_up.handle(at, Input::Timer(Timer::Ring(1)));
+    given_up.handle(at, Input::LegDetached { attempt: 1, answered: false });
+    assert!(!given_up.expects_leg(1));
+    let effects = given_up.handle(at, Input::LegMissing { attempt: 1 });
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Release(_))), "{effects:?}");
 }
 
 #[test]

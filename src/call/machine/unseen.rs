@@ -21,20 +21,41 @@ impl Machine {
             return;
         }
         if let Some(found) = self.found_up(at, input) {
+            let both = self.found.caller.is_some() && self.found.leg.is_some();
             self.found = Found::default();
             self.unseen_since = self.blind.then_some(found);
             self.note_unseen(self.unseen_since);
+            if both {
+                self.talked_on();
+            }
         }
     }
 
-    /// When the call was found to be up, if this says so. Once the caller is answered it is
+    /// A leg that was found, or told of, since events flow is there until an event says
+    /// something else.
+    pub(super) fn note_leg(&mut self, input: &Input) {
+        let (Input::LegEntered { attempt }
+        | Input::LegSeen { attempt }
+        | Input::LegRinging { attempt }
+        | Input::LegIdle { attempt }
+        | Input::LegAnswered { attempt }
+        | Input::LegDetached { attempt, .. }) = *input
+        else {
+            return;
+        };
+        if let Some(leg) = self.leg.as_mut().filter(|leg| leg.attempt == attempt) {
+            leg.unseen &= self.blind;
+        }
+    }
+
+    /// When the call was found to be up, if this says so. Once somebody is answered it is
     /// up only while both legs are; an event that tells of a leg's end says that it was
     /// there until then.
     fn found_up(&mut self, at: Timestamp, input: &Input) -> Option<Timestamp> {
         let talks = self.state == State::Talking || self.caller == Caller::Answered;
         match *input {
             Input::LegRinging { .. } | Input::CallerWaiting => return Some(at),
-            Input::LegAnswered { .. } | Input::LegDetached { .. } if !talks => return Some(at),
+            Input::LegDetached { answered: false, .. } if !talks => return Some(at),
             Input::LegAnswered { attempt }
             | Input::LegDetached { attempt, .. }
             | Input::LegGone { attempt, cause: Some(_), .. }

@@ -45,12 +45,18 @@ impl Machine {
             }
             (Timer::Answer(attempt), State::Answering) if self.is_leg(attempt) => {
                 let gone = self.leg.is_some_and(|leg| leg.gone.is_some());
-                let remedy = if gone { Effect::CheckCaller } else { Effect::AnswerCaller };
-                self.effects.push(remedy);
+                let answer = Effect::AnswerCaller { attempt };
+                self.effects.push(if gone { Effect::CheckCaller } else { answer });
                 self.effects.push(Effect::Arm(Timer::Answer(attempt), ANSWER));
             }
             (Timer::Settle(attempt), State::Talking) if self.is_leg(attempt) => {
                 self.leg_had_gone();
+            }
+            (Timer::Next, State::Routing) if self.awaits_caller => {
+                if !self.blind {
+                    self.effects.push(Effect::CheckCaller);
+                }
+                self.effects.push(Effect::Arm(timer, ANSWER));
             }
             // The answer may be lost.
             (Timer::Gone(attempt), _) if self.awaits_end_of(attempt) => {
@@ -59,6 +65,9 @@ impl Machine {
                     self.hang_up_leg(attempt, cause::NORMAL);
                 }
                 self.effects.push(Effect::Arm(timer, GONE));
+            }
+            (Timer::LegMissing(attempt), _) if self.awaits_end_of(attempt) => {
+                self.on_leg_gone(at, None, None);
             }
             (Timer::CallerGone, _) if self.caller != Caller::Gone => {
                 self.effects.push(Effect::CheckCaller);

@@ -35,6 +35,10 @@ pub enum Input {
     LegNotDialled {
         attempt: u32,
     },
+    /// The switch has sent the call to the leg's client.
+    LegDialled {
+        attempt: u32,
+    },
     LegRinging {
         attempt: u32,
     },
@@ -53,6 +57,10 @@ pub enum Input {
     },
     /// The leg left our application; most likely it is gone.
     LegLeft {
+        attempt: u32,
+    },
+    /// A check found no such leg: the events that say why may be on their way.
+    LegMissing {
         attempt: u32,
     },
     /// The leg is no more.
@@ -122,7 +130,10 @@ pub enum Effect {
     HangUpCaller {
         cause: i32,
     },
-    AnswerCaller,
+    /// Answers the caller, if the client is up and in the bridge.
+    AnswerCaller {
+        attempt: u32,
+    },
     CheckCaller,
     CheckLeg {
         attempt: u32,
@@ -148,8 +159,12 @@ pub enum Timer {
     Answer(u32),
     /// Had the caller's hang-up met the answer, it would be known by now.
     Settle(u32),
+    /// The caller, for whom the next client is to be asked, should have been found by now.
+    Next,
     /// The leg should be gone by now.
     Gone(u32),
+    /// No leg of the client is there, and no event will say more.
+    LegMissing(u32),
     /// The caller hung up, and its leg should be gone by now.
     CallerGone,
     /// No leg of the caller is there, and no event will say more.

@@ -2,13 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
+use tokio::time::Instant;
 use tracing::warn;
 
-use super::Registry;
+use super::{Arrival, Registry};
 use crate::ari::{ChannelId, LegId};
 use crate::call::machine::Input;
 use crate::call::outcome::cause;
-use crate::call::watchdog::{self, Expected, Finding, Found};
+use crate::call::watchdog::{self, Expected, Finding, Found, Listing};
 use crate::clock;
 use crate::telemetry::{Drift, call_span};
 
@@ -18,21 +19,30 @@ impl Registry {
         if !self.connected.load(Ordering::Acquire) {
             return;
         }
-        let (switch, found) = (self.parts.switch.clone(), self.audits.0.clone());
+        let (switch, listings) = (self.parts.switch.clone(), self.audits.0.clone());
+        let connection = self.watchdog.connection();
         self.tracker.spawn(async move {
+            let begun = Instant::now();
             let listed = tokio::try_join!(switch.channels(), switch.bridges())
                 .map(|(channels, bridges)| Found { channels, bridges })
                 .inspect_err(|error| warn!(%error, "the switch could not be audited"));
+            let ended = Instant::now();
+            let listing = listed.ok().map(|found| Listing { connection, begun, ended, found });
             // Full means that an earlier audit still waits to be looked at.
-            drop(found.try_send(listed.ok()));
+            drop(listings.try_send(listing));
         });
     }
 
-    pub(super) fn on_found(&mut self, found: &Found) {
-        // It is from before the connection broke.
-        if !self.connected.load(Ordering::Acquire) {
-            return;
+    /// Whether it showed anything new.
+    pub(super) fn on_listing(&mut self, listing: &Listing) -> bool {
+        let is_new = self.connected.load(Ordering::Acquire) && self.watchdog.heeds(listing);
+        if is_new {
+            self.on_found(&listing.found);
         }
+        is_new
+    }
+
+    pub(super) fn on_found(&mut self, found: &Found) {
         let expected = Expected {
             mark: self.mark,
             application: self.parts.switch.application(),
@@ -44,7 +54,7 @@ impl Registry {
         // Of these events told: their calls are over, or are about to begin.
         unserved.retain(|caller| {
             !self.recent.contains(&caller.id)
-                && !self.waiting.iter().any(|(_, waiting)| waiting.id == caller.id)
+                && !self.waiting.iter().any(|waiting| waiting.channel.id == caller.id)
         });
         for call in watchdog::incomplete(found, &expected) {
             self.deliver(call, clock::now(), Input::Recheck);
@@ -61,7 +71,7 @@ impl Registry {
         }
         for caller in unserved {
             self.unheard.insert(caller.id.clone());
-            self.on_caller(clock::now(), &caller);
+            self.on_caller(clock::now(), &caller, Arrival::Waited);
         }
     }
 
@@ -69,6 +79,11 @@ impl Registry {
         let drift = match finding {
             Finding::ChannelWithoutCall(channel) => {
                 warn!(channel.id = %channel, "a channel without a call is taken down");
+                self.take_down_channel(channel.0);
+                Drift::ChannelWithoutCall
+            }
+            Finding::LeftAlone(channel) => {
+                warn!(channel.id = %channel, "a channel that another instance left alone is taken down");
                 self.take_down_channel(channel.0);
                 Drift::ChannelWithoutCall
             }
@@ -80,7 +95,8 @@ impl Registry {
             Finding::CallWithoutChannel(call) => {
                 call_span(call).in_scope(|| warn!("a call without a caller is looked at again"));
                 self.deliver(call, clock::now(), Input::Recheck);
-                Drift::CallWithoutChannel
+                // The call counts it, once, when it is sure that nobody told of its end.
+                return;
             }
             Finding::CallApart(call) => {
                 call_span(call)

@@ -43,6 +43,8 @@ pub struct Asterisk {
     pub luck: SmallRng,
     /// Whether anything goes wrong that isn't a person's doing.
     pub is_unreliable: bool,
+    /// Nothing of the kind has gone wrong, and nothing will.
+    pub is_calm: bool,
     /// How much has happened.
     pub steps: u64,
     /// Of everything that has happened, in order.
@@ -52,6 +54,8 @@ pub struct Asterisk {
     planned: u64,
     channels: BTreeMap<String, Live>,
     bridges: BTreeMap<String, BTreeSet<String>>,
+    /// Whose call a bridge is a part of, once somebody was in it.
+    bridge_stories: BTreeMap<String, usize>,
     line: Line,
     /// Not yet running before that.
     boots_until: Moment,
@@ -167,6 +171,7 @@ impl Asterisk {
             checks,
             luck: SmallRng::seed_from_u64(seed),
             is_unreliable: true,
+            is_calm: false,
             steps: 0,
             digest: 0,
             began,
@@ -174,6 +179,7 @@ impl Asterisk {
             planned: 0,
             channels: BTreeMap::new(),
             bridges: BTreeMap::new(),
+            bridge_stories: BTreeMap::new(),
             line: Line::default(),
             boots_until: 0,
             hangs_since: 0,
@@ -350,7 +356,7 @@ impl Asterisk {
 
     fn hang(&mut self, for_ms: u64) {
         self.checks.report.hangs += 1;
-        self.checks.hang(self.now);
+        self.checks.hang(self.now, for_ms);
         self.hangs_since = self.now;
         self.hangs_until = self.now + for_ms;
         let noticed = 2_800;
@@ -369,6 +375,7 @@ impl Asterisk {
             self.checks.cut_off(channel.story, self.now);
         }
         self.bridges.clear();
+        self.bridge_stories.clear();
         let lasts_ms = for_ms + self.luck.random_range(20..1_500);
         self.break_line(0, lasts_ms);
         self.unregister();
@@ -383,7 +390,22 @@ impl Asterisk {
             channel.alone_for = if alone { channel.alone_for + u32::from(sees) } else { 0 };
             self.checks.must_not_stay_alone(&id, channel.alone_for);
         }
+        if self.is_calm {
+            self.look_for_what_is_left();
+        }
         self.plan(500, Happening::LooksAround);
+    }
+
+    /// Looks for what nobody needs any more.
+    fn look_for_what_is_left(&mut self) {
+        for (id, channel) in &self.channels {
+            self.checks.must_not_outlive_its_caller(id, channel.story, self.now);
+        }
+        for bridge in self.bridges.keys() {
+            if let Some(story) = self.bridge_stories.get(bridge) {
+                self.checks.must_not_outlive_its_caller(bridge, *story, self.now);
+            }
+        }
     }
 
     /// Nobody is there to talk to, or to wait for.

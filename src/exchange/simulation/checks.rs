@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use capconduit_entity::{AttemptResult, CallReason};
 
+use super::legs::{self, LegEnd};
 use super::people::{Caller, Moment};
 use super::story::{Story, UNDER_WAY_MS, moment_of};
 use super::town::Town;
@@ -13,14 +14,15 @@ use super::vault::is_answered;
 use crate::ari::LegId;
 use crate::call::{CallRecord, Outcome};
 use crate::capacity::{Caps, Scope};
-use crate::clock::{self, Timestamp};
-use crate::ids::{CallId, LinkId};
+use crate::clock::Timestamp;
+use crate::clock::simulated::{self, Defect};
+use crate::ids::LinkId;
 
 pub struct Checks {
     town: Arc<Town>,
     began: Timestamp,
-    /// Calls that were cut off by a defect, and when.
-    cut_off: Vec<(CallId, Timestamp)>,
+    /// Of calls that had no client yet.
+    early_defects: Vec<Defect>,
     pub stories: Vec<Story>,
     /// The first promise that was broken.
     pub broken: Option<String>,
@@ -39,6 +41,10 @@ pub struct Report {
     pub exact: u64,
     pub dialled: u64,
     pub full: u64,
+    /// Of whose call nothing was hidden: all of the record was compared.
+    pub whole: u64,
+    /// Episodes in which nothing went wrong that wasn't a person's doing.
+    pub calm: u64,
     pub kills: u64,
     pub crashes_of_asterisk: u64,
     pub hangs: u64,
@@ -49,8 +55,12 @@ pub struct Report {
     pub hung_up_answered: u64,
     pub dropped_out: u64,
     pub defects: u64,
+    /// Those that a talk had to outlive.
+    pub defects_outlived: u64,
     pub commands: u64,
     pub commands_lost: u64,
+    /// Lost, late, refused, or answered late or not at all.
+    pub commands_hurt: u64,
     pub events_lost: u64,
     pub events_doubled: u64,
     pub steps: u64,
@@ -62,13 +72,18 @@ pub struct Report {
 /// drops out of a bridge is put back when two audits in a row have found it, which is
 /// after 30 seconds, and later where the answer to an audit is lost.
 const ALONE_MOST: u32 = 80;
+/// For as long as a call is taken down.
+const OUTLIVES_MS: Moment = 1_000;
+/// What one mishap leaves on the switch at most, that has to be mended: a caller's leg, a
+/// client's and their bridge.
+const LEFT_BEHIND: u64 = 3;
 
 impl Checks {
     pub fn new(town: Arc<Town>, began: Timestamp) -> Self {
         Self {
             town,
             began,
-            cut_off: Vec::new(),
+            early_defects: Vec::new(),
             stories: Vec::new(),
             broken: None,
             report: Report::default(),
@@ -85,23 +100,37 @@ impl Checks {
         self.stories.iter().position(|story| story.channel == channel)
     }
 
+    /// The story that a client's leg is a part of.
+    pub fn story_of_leg(&self, leg: &str) -> Option<usize> {
+        self.stories.iter().position(|story| story.legs.iter().any(|known| known.name == leg))
+    }
+
     // --- what happens ---
 
     pub fn entered(&mut self, story: usize, at: Moment) {
         self.stories[story].entered.get_or_insert(at);
     }
 
-    pub fn heard(&mut self, story: usize, at: Moment, talks_until: Moment) {
+    /// The caller hears the answer of the client that is in its bridge, if one is.
+    pub fn heard(&mut self, story: usize, at: Moment, talks_until: Moment, with: Option<String>) {
         let story = &mut self.stories[story];
         story.heard = Some(at);
         story.talks_until = talks_until;
+        story.talked_with = with;
+    }
+
+    pub fn leg_made(&mut self, story: usize, leg: &str, at: Moment) {
+        self.stories[story].leg_made(leg, at);
     }
 
     /// A client's leg is gone.
-    pub fn leg_gone(&mut self, story: usize, leg: &str, at: Moment) {
+    pub fn leg_gone(&mut self, story: usize, leg: &str, end: LegEnd) {
         let story = &mut self.stories[story];
         if story.is_leg(leg) {
-            story.parted = Some(at);
+            story.parted = Some(end.at);
+        }
+        if let Some(leg) = story.leg_mut(leg) {
+            leg.end = Some(end);
         }
     }
 
@@ -122,7 +151,8 @@ impl Checks {
     }
 
     /// Asterisk hangs, and with it the news of who has just taken a call back.
-    pub fn hang(&mut self, now: Moment) {
+    pub fn hang(&mut self, now: Moment, for_ms: Moment) {
+        self.stories.iter_mut().for_each(|story| story.look_waits(now, for_ms));
         let since = now.saturating_sub(UNDER_WAY_MS);
         for story in self.stories.iter_mut().filter(|story| story.taken_back) {
             if let Some(left) = story.left.filter(|left| *left >= since) {
@@ -143,6 +173,11 @@ impl Checks {
         self.stories[story].released = true;
     }
 
+    /// The service sent the caller away, whom nobody had answered.
+    pub fn told(&mut self, story: usize, cause: i32) {
+        self.stories[story].told.get_or_insert(cause);
+    }
+
     /// Asterisk is gone, and everybody on it.
     pub fn cut_off(&mut self, story: usize, at: Moment) {
         self.left(story, at);
@@ -160,19 +195,49 @@ impl Checks {
     }
 
     /// The service has looked at a channel, and knows how it was then.
-    pub fn looked_at(&mut self, channel: &str, at: Moment, hears: bool) {
+    pub fn looked_at(&mut self, channel: &str, at: Moment, now: Moment, hears: bool) {
+        self.note_defects();
         let its = |story: &&mut Story| story.is_leg(channel) || story.channel == channel;
         if let Some(story) = self.stories.iter_mut().find(its) {
-            story.look(channel, at, hears);
+            story.look(channel, at, now, hears);
         }
     }
 
-    pub fn heard_again(&mut self) {
-        self.stories.iter_mut().for_each(Story::heard_again);
+    pub fn heard_again(&mut self, at: Moment) {
+        self.stories.iter_mut().for_each(|story| story.heard_again(at));
+    }
+
+    /// A command of somebody's got no answer, or a late one: whoever wants to look waits.
+    pub fn look_waits(&mut self, story: Option<usize>, at: Moment, for_ms: Moment) {
+        for story in self.those(story) {
+            story.look_waits(at, for_ms);
+        }
+    }
+
+    /// The same of the look itself.
+    pub fn look_is_lost(&mut self, story: Option<usize>, at: Moment) {
+        for story in self.those(story) {
+            story.look_is_lost(at);
+        }
+    }
+
+    /// That story, or all where it isn't known whose it is.
+    fn those(&mut self, story: Option<usize>) -> &mut [Story] {
+        match story {
+            Some(story) => &mut self.stories[story..=story],
+            None => &mut self.stories,
+        }
     }
 
     pub fn told_left(&mut self, story: usize, at: Moment) {
         self.stories[story].told_left.get_or_insert(at);
+    }
+
+    /// The service was told that this leg's client has been dialled.
+    pub fn told_dialled(&mut self, leg: &str, at: Moment) {
+        if let Some(story) = self.stories.iter_mut().find(|story| story.is_leg(leg)) {
+            story.told_dialled(at);
+        }
     }
 
     /// The service that was told is no more, and what was on its way to it is lost.
@@ -180,20 +245,26 @@ impl Checks {
         let since = now.saturating_sub(UNDER_WAY_MS);
         for story in &mut self.stories {
             story.told_left = None;
+            story.starts_anew();
+            story.forget_dialled_since(now);
             if story.entered.is_some() && story.left.is_none_or(|left| left >= since) {
                 story.hide(since);
             }
         }
     }
 
-    /// What becomes of a call that was cut off is known to nobody.
     fn note_defects(&mut self) {
-        for (call, at) in clock::simulated::cut_off() {
-            self.cut_off.push((call, at));
-            let is_its = |leg: &String| LegId::parse(leg).is_some_and(|leg| leg.call == call);
+        for defect in simulated::defects() {
+            self.report.defects += 1;
+            let is_its =
+                |leg: &String| LegId::parse(leg).is_some_and(|leg| leg.call == defect.call);
             let its = |story: &&mut Story| story.leg.as_ref().is_some_and(is_its);
-            if let Some(story) = self.stories.iter_mut().find(its) {
-                story.hide(moment_of(self.began, at).saturating_sub(UNDER_WAY_MS));
+            match self.stories.iter_mut().find(its) {
+                Some(story) => {
+                    story.meets_defect(moment_of(self.began, defect.at), defect.in_a_talk);
+                    self.report.defects_outlived += u64::from(story.outlives_defect());
+                }
+                None => self.early_defects.push(defect),
             }
         }
     }
@@ -212,6 +283,21 @@ impl Checks {
         }
     }
 
+    /// Who was taken out of the bridge has to be put back, and seen there.
+    pub fn taken_out(&mut self, channel: &str) {
+        if let Some(story) = self.stories.iter_mut().find(|story| story.is_leg(channel)) {
+            story.client_seen = false;
+        }
+    }
+
+    /// A caller is answered to somebody who is there, or was a moment ago.
+    pub fn about_to_answer(&mut self, story: usize, has_client: bool, now: Moment) {
+        if !has_client && !self.stories[story].client_seen {
+            let story = self.stories[story].clone();
+            self.fail(|| format!("a caller was answered to nobody: {now} {story:?}"));
+        }
+    }
+
     /// A client has been dialled; `legs` are all that are dialled and up.
     pub fn dialled(&mut self, story: usize, leg: &str, endpoint: &str, legs: &[(usize, String)]) {
         self.report.dialled += 1;
@@ -220,9 +306,21 @@ impl Checks {
         let Some(link) = self.town.link(number, endpoint) else {
             return self.fail(|| format!("{number} is not sold to {endpoint}"));
         };
+        if self.stories[story].is_known_as_dialled(link) {
+            let story = self.stories[story].clone();
+            return self.fail(|| format!("{endpoint} was dialled a second time: {story:?}"));
+        }
+        if self.stories[story].heard.is_some() {
+            let story = self.stories[story].clone();
+            return self.fail(|| format!("{endpoint} was dialled for one who talks: {story:?}"));
+        }
+        if let Some(leg) = self.stories[story].leg_mut(leg) {
+            leg.link = Some(link);
+        }
         self.stories[story].link = Some(link);
         self.stories[story].leg = Some(leg.to_owned());
         self.stories[story].parted = None;
+        self.stories[story].client_seen = false;
         for (scope, caps) in self.town.caps(link) {
             self.must_have_room(scope, &caps, legs);
         }
@@ -251,10 +349,29 @@ impl Checks {
         }
     }
 
+    /// The service hangs up, as it does with what it can't lead any more.
+    pub fn must_not_be_cut_off(&mut self, story: usize, now: Moment) {
+        self.note_defects();
+        let story = &self.stories[story];
+        if story.outlives_defect() && story.left.is_none() {
+            let story = story.clone();
+            self.fail(|| format!("a talk was cut off by a single defect: {now} {story:?}"));
+        }
+    }
+
     pub fn must_not_stay_alone(&mut self, channel: &str, looks: u32) {
         self.report.alone_most = self.report.alone_most.max(looks);
         if looks > ALONE_MOST {
             self.fail(|| format!("{channel} was left alone"));
+        }
+    }
+
+    /// Where nothing goes wrong, whatever was a caller's is gone soon after the caller.
+    pub fn must_not_outlive_its_caller(&mut self, what: &str, story: usize, now: Moment) {
+        let story = &self.stories[story];
+        if story.left.is_some_and(|left| left + OUTLIVES_MS < now) {
+            let story = story.clone();
+            self.fail(|| format!("{what} is still there at {now}: {story:?}"));
         }
     }
 
@@ -263,11 +380,10 @@ impl Checks {
     /// Every caller has one record, and it says what happened.
     pub fn records_must_be_right(&mut self, records: &[Arc<CallRecord>]) {
         self.note_defects();
-        self.report.defects += self.cut_off.len() as u64;
-        for (call, at) in self.cut_off.clone() {
+        for Defect { call, at, .. } in std::mem::take(&mut self.early_defects) {
             let record = records.iter().find(|record| record.call == call);
             if let Some(story) = record.and_then(|record| self.story_of(&record.channel)) {
-                self.hide(story, moment_of(self.began, at).saturating_sub(UNDER_WAY_MS));
+                self.stories[story].meets_defect(moment_of(self.began, at), false);
             }
         }
         let mut by_channel: BTreeMap<&str, Vec<&CallRecord>> = BTreeMap::new();
@@ -322,14 +438,35 @@ impl Checks {
         }
     }
 
+    /// What had to be mended is what was left behind by something that went wrong.
+    pub fn drift_must_be_explained(&mut self, figures: &str) {
+        self.note_defects();
+        let drift: u64 = figures
+            .lines()
+            .filter(|line| line.starts_with("capconduit_drift_total{"))
+            .filter_map(|line| line.rsplit_once(' '))
+            .map(|(_, count)| count.parse::<u64>().expect("a whole number"))
+            .sum();
+        let hidden: usize = self.stories.iter().map(Story::times_hidden).sum();
+        let Report { commands_hurt, dropped_out, hangs, defects, .. } = self.report;
+        // A hang hurts every command that is under way.
+        let hung = hangs * self.stories.len() as u64;
+        let mishaps = hidden as u64 + commands_hurt + dropped_out + defects + hung;
+        if drift > mishaps * LEFT_BEHIND {
+            self.fail(|| format!("{drift} differences were mended after {mishaps} mishaps"));
+        }
+    }
+
     fn record_must_be_right(&mut self, story: &Story, record: &CallRecord) {
         self.report.answered += u64::from(is_answered(record));
         self.report.hung_up_answered += u64::from(is_answered(record) && story.hung_up.is_some());
         self.report.exact += u64::from(is_answered(record) && story.is_exact_beside_hidden());
+        self.report.whole += u64::from(!story.was_hidden());
         let reason = record.end.map(|end| end.outcome.reason);
         self.report.interrupted += u64::from(reason == Some(CallReason::Interrupted));
         self.report.full += u64::from(reason == Some(CallReason::NoEligibleClientsAvailable));
-        if let Some(wrong) = story.contradiction(record, self.began) {
+        let wrong = story.contradiction(record, self.began);
+        if let Some(wrong) = wrong.or_else(|| legs::contradiction(story, record)) {
             self.fail(|| format!("{wrong}: {story:?} has the record {record:?}"));
         }
     }
@@ -358,6 +495,8 @@ impl Report {
         self.exact += other.exact;
         self.dialled += other.dialled;
         self.full += other.full;
+        self.whole += other.whole;
+        self.calm += other.calm;
         self.kills += other.kills;
         self.crashes_of_asterisk += other.crashes_of_asterisk;
         self.hangs += other.hangs;
@@ -367,8 +506,10 @@ impl Report {
         self.hung_up_answered += other.hung_up_answered;
         self.dropped_out += other.dropped_out;
         self.defects += other.defects;
+        self.defects_outlived += other.defects_outlived;
         self.commands += other.commands;
         self.commands_lost += other.commands_lost;
+        self.commands_hurt += other.commands_hurt;
         self.events_lost += other.events_lost;
         self.events_doubled += other.events_doubled;
         self.steps += other.steps;
@@ -384,6 +525,8 @@ impl Report {
             self.exact,
             self.dialled,
             self.full,
+            self.whole,
+            self.calm,
             self.kills,
             self.crashes_of_asterisk,
             self.hangs,
@@ -392,7 +535,8 @@ impl Report {
             self.dropped_out,
             self.hung_up - self.hung_up_answered,
             self.hung_up_answered,
-            self.defects,
+            self.defects - self.defects_outlived,
+            self.defects_outlived,
             self.commands_lost,
             self.events_lost,
             self.events_doubled,
@@ -405,29 +549,92 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} calls: {} answered, {} of them heard in part and exact, {} interrupted, {} refused for want of room; {} clients dialled; \
+            "{} calls: {} answered, {} of them heard in part and exact, {} interrupted, {} refused for want of room, {} heard in whole; {} clients dialled; \
              the service killed {} times, Asterisk crashed {} times, hung {} times, the socket broke \
-             {} times; {} commands, {} lost; {} events lost, {} doubled; {} cancels met an answer, {} hung up by operators, {} of them answered, {} dropped out of their bridge; {} looks at most found one channel alone; {} steps",
+             {} times, {} episodes were calm; {} commands, {} lost, {} hurt; {} events lost, {} doubled; {} cancels met an answer, {} hung up by operators, {} of them answered, {} dropped out of their bridge; {} defects, {} of them outlived; {} looks at most found one channel alone; {} steps",
             self.calls,
             self.answered,
             self.exact,
             self.interrupted,
             self.full,
+            self.whole,
             self.dialled,
             self.kills,
             self.crashes_of_asterisk,
             self.hangs,
             self.breaks,
+            self.calm,
             self.commands,
             self.commands_lost,
+            self.commands_hurt,
             self.events_lost,
             self.events_doubled,
             self.ghosts,
             self.hung_up,
             self.hung_up_answered,
             self.dropped_out,
+            self.defects,
+            self.defects_outlived,
             self.alone_most,
             self.steps,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::SmallRng;
+
+    use super::*;
+    use crate::exchange::simulation::town::NUMBERS;
+
+    const LEG: &str = "0199c3d4-0000-7000-8000-000000000001-b1";
+
+    /// With one caller, whose client is about to be dialled.
+    fn checks() -> Checks {
+        let town = Arc::new(Town::build(&mut SmallRng::seed_from_u64(1)));
+        let mut checks = Checks::new(town, "2026-03-02T10:05:00Z".parse().unwrap());
+        let caller = Caller { arrives: 0, number: NUMBERS[0], patience_ms: 9_000, talk_ms: 9_000 };
+        let story = checks.begin_story(caller);
+        checks.entered(story, 10);
+        checks.leg_made(story, LEG, 20);
+        checks
+    }
+
+    #[test]
+    fn a_client_is_dialled_for_one_who_waits_and_never_for_one_who_talks() {
+        for talks in [false, true] {
+            let mut checks = checks();
+            if talks {
+                checks.heard(0, 15, 9_000, None);
+            }
+            checks.dialled(0, LEG, "endpoint-1", &[]);
+            assert_eq!(checks.broken.is_some(), talks, "{:?}", checks.broken);
+        }
+    }
+
+    #[test]
+    fn a_difference_that_nothing_explains_is_found() {
+        let figures = "capconduit_drift_total{kind=\"call_apart\"} 1\n";
+        for is_explained in [false, true] {
+            let mut checks = checks();
+            if is_explained {
+                checks.lose(0, 100);
+            }
+            checks.drift_must_be_explained(figures);
+            assert_eq!(checks.broken.is_none(), is_explained, "{:?}", checks.broken);
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_one_who_left_is_found() {
+        for (now, is_left) in [(1_900, false), (2_100, true)] {
+            let mut checks = checks();
+            checks.must_not_outlive_its_caller(LEG, 0, 99_000);
+            checks.left(0, 1_000);
+            checks.must_not_outlive_its_caller(LEG, 0, now);
+            assert_eq!(checks.broken.is_some(), is_left, "{:?}", checks.broken);
+        }
     }
 }

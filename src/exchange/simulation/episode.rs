@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::asterisk::{Asterisk, Shared, Simulated};
 use super::checks::Checks;
 pub use super::checks::Report;
+use super::panics;
 use super::people::{self, Caller};
 use super::town::Town;
 use super::vault::Vault;
@@ -40,7 +41,8 @@ struct World {
     vault: Arc<Vault>,
     luck: SmallRng,
     began: Timestamp,
-    defect: Option<u32>,
+    /// Nothing goes wrong in it.
+    is_calm: bool,
     folder: TempDir,
 }
 
@@ -66,12 +68,13 @@ impl Episode {
 
     pub fn run(&self) -> Report {
         clock::simulated::forget_calls();
-        drop(clock::simulated::cut_off());
+        drop(clock::simulated::defects());
+        panics::watch();
         let mut world = World::build(self.seed);
         if self.is_told {
             world.switch.lock().tell();
         }
-        let kills = [0, 1, 1, 2, 3][world.luck.random_range(0..5)];
+        let kills = if world.is_calm { 0 } else { [0, 1, 1, 2, 3][world.luck.random_range(0..5)] };
         for _ in 0..kills {
             let steps = world.luck.random_range(1..1_500);
             world.live(Some(steps));
@@ -96,14 +99,18 @@ impl World {
         let callers = luck.random_range(20..60);
         let callers: Vec<_> =
             (0..callers).map(|_| Caller::invent(&mut luck, ARRIVALS_MS)).collect();
-        let trouble = luck.random_range(0..4);
+        let is_calm = luck.random_ratio(1, 8);
+        let trouble = if is_calm { 0 } else { luck.random_range(0..4) };
         {
             let mut asterisk = switch.lock();
             asterisk.expect(callers);
             asterisk.expect_trouble(TROUBLE_MS, trouble);
+            (asterisk.is_calm, asterisk.is_unreliable) = (is_calm, !is_calm);
+            asterisk.checks.report.calm = u64::from(is_calm);
         }
         let vault = Arc::new(Vault::new(luck.random(), began, &mut luck));
-        Self { town, switch, vault, luck, began, defect: None, folder: folder_in_memory() }
+        let folder = folder_in_memory();
+        Self { town, switch, vault, luck, began, is_calm, folder }
     }
 
     fn is_broken(&self) -> bool {
@@ -116,16 +123,17 @@ impl World {
         let runtime =
             Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let seed = self.luck.random();
-        // One call in some lives is cut off; what is seen of it is known to nobody.
-        self.defect = self.luck.random_ratio(1, 4).then(|| self.luck.random_range(0..600));
+        // One call in some lives meets with a defect, and perhaps with another.
+        let has_defect = !self.is_calm && self.luck.random_ratio(1, 4);
+        let defect = has_defect.then(|| self.luck.random_range(0..600));
+        let again = self.luck.random_ratio(1, 3).then(|| self.luck.random_range(0..8));
         runtime.block_on(async {
             let (began, since) = {
                 let asterisk = self.switch.lock();
                 clock::simulated::begin(asterisk.time());
                 (asterisk.now, Instant::now())
             };
-            let defect = self.defect;
-            clock::simulated::plan_defect(defect);
+            clock::simulated::plan_defect(defect, again);
             let stop_at = steps.map_or(u64::MAX, |steps| self.switch.lock().steps + steps);
             let happenings = let_happen(&self.switch, since, began, stop_at);
             tokio::select! {
@@ -199,6 +207,9 @@ impl World {
         loop {
             sleep(Duration::from_secs(1)).await;
             let mut asterisk = self.switch.lock();
+            if self.is_calm {
+                asterisk.must_not("holds have no call", holds_without_call(&exchange));
+            }
             if asterisk.now > TROUBLE_MS {
                 asterisk.is_unreliable = false;
                 if asterisk.is_quiet() && exchange.live.is_empty() {
@@ -228,8 +239,14 @@ impl World {
             self.switch.lock().must_not(what, count);
         }
         let figures = metrics.text(&Moment::default());
-        self.switch.lock().checks.figures_must_be_right(&figures, &self.vault.records());
+        self.figures_must_be_right(&figures);
         exchange.stop().await;
+    }
+
+    fn figures_must_be_right(&self, figures: &str) {
+        let checks = &mut self.switch.lock().checks;
+        checks.figures_must_be_right(figures, &self.vault.records());
+        checks.drift_must_be_explained(figures);
     }
 
     /// It was killed; the world goes on without it for a while.
@@ -249,6 +266,7 @@ impl World {
 
     fn end(self, kills: u32, is_told: bool) -> Report {
         let mut asterisk = self.switch.lock();
+        asterisk.must_not("panics", panics::seen());
         if asterisk.checks.broken.is_none() {
             asterisk.checks.broken = self.vault.broken();
             asterisk.checks.records_must_be_right(&self.vault.records());
@@ -265,6 +283,11 @@ impl World {
             ..asterisk.checks.report.clone()
         }
     }
+}
+
+fn holds_without_call(exchange: &Exchange) -> usize {
+    let held = exchange.keeper.live_calls();
+    held.into_iter().filter(|call| exchange.live.get(*call).is_none()).count()
 }
 
 /// Lets the agenda happen, in simulated time.

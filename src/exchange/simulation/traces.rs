@@ -164,7 +164,7 @@ fn describe(kind: &EventKind) -> (String, String) {
     };
     let text = |number: &Option<i32>| number.map(|number| number.to_string());
     match kind {
-        EventKind::StasisStart { channel } => named("StasisStart", channel, &[]),
+        EventKind::StasisStart { channel, .. } => named("StasisStart", channel, &[]),
         EventKind::StasisEnd { channel } => named("StasisEnd", channel, &[]),
         EventKind::ChannelStateChange { channel } => named("ChannelStateChange", channel, &[]),
         EventKind::ChannelHangupRequest { channel, cause, soft, tech_cause } => {

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::Limits;
@@ -27,6 +28,10 @@ pub(super) struct Catalogue {
     /// Final ones among them that are in memory.
     pub(super) kept: usize,
     pub(super) is_failing: bool,
+    /// Since when something that was appended waits for a sync.
+    unsynced_since: Option<Instant>,
+    /// The same, of what the sync that runs now or failed last is to bring to the disk.
+    syncing_since: Option<Instant>,
     /// Whether this run had something to say of a call.
     pub(super) has_heard: bool,
 }
@@ -38,6 +43,8 @@ pub(super) struct Segment {
     /// Open while it is appended to, and until that is synced.
     pub(super) file: Option<Arc<File>>,
     pub(super) care: Care,
+    /// What is read of it isn't given at the moment.
+    is_unreadable: bool,
 }
 
 /// How a file is dealt with once nothing is appended to it any more.
@@ -117,7 +124,14 @@ impl Catalogue {
                 }
             }
         }
-        Ok(Segment { bytes, needed_bytes: 0, synced_bytes: bytes, file: None, care })
+        Ok(Segment {
+            bytes,
+            needed_bytes: 0,
+            synced_bytes: bytes,
+            file: None,
+            care,
+            is_unreadable: false,
+        })
     }
 
     pub(super) fn count_needed_bytes(&mut self) {
@@ -193,8 +207,14 @@ impl Catalogue {
     pub(super) fn begin(&mut self, folder: &Folder) -> io::Result<()> {
         self.last_number += 1;
         let file = Some(Arc::new(folder.create(self.last_number)?));
-        let segment =
-            Segment { bytes: 0, needed_bytes: 0, synced_bytes: 0, file, care: Care::Ordinary };
+        let segment = Segment {
+            bytes: 0,
+            needed_bytes: 0,
+            synced_bytes: 0,
+            file,
+            care: Care::Ordinary,
+            is_unreadable: false,
+        };
         self.files.insert(self.last_number, segment);
         let before = self.newest.and_then(|number| self.files.get_mut(&number));
         if let Some(before) = before.filter(|before| before.synced_bytes >= before.bytes) {
@@ -242,6 +262,7 @@ impl Catalogue {
         }
         let place = Place { number, at: *at, bytes: u32::try_from(length).unwrap_or(u32::MAX) };
         *at += length;
+        self.unsynced_since.get_or_insert_with(Instant::now);
         Ok(place)
     }
 
@@ -272,6 +293,37 @@ impl Catalogue {
                 && is_little
         };
         self.files.iter().find(is_hardly_needed).map(|(number, _)| *number)
+    }
+
+    /// Whether a file could be read just now. That it can't is told once, until it can.
+    pub(super) fn note_reading(&mut self, folder: &Folder, number: u64, cause: Option<&io::Error>) {
+        let Some(segment) = self.files.get_mut(&number) else { return };
+        let was_unreadable = std::mem::replace(&mut segment.is_unreadable, cause.is_some());
+        let file = folder.file_path(number);
+        match cause {
+            Some(cause) if !was_unreadable => {
+                error!(error = %cause, file = %file.display(), "a file of the journal can't be read now; its records wait, and are tried again and again");
+            }
+            None if was_unreadable => {
+                info!(file = %file.display(), "the file of the journal can be read again");
+            }
+            _ => {}
+        }
+    }
+
+    /// What was appended so far is about to be brought to the disk.
+    pub(super) fn sync_begins(&mut self) {
+        let appended = self.unsynced_since.take();
+        self.syncing_since = self.syncing_since.or(appended);
+    }
+
+    pub(super) fn sync_is_done(&mut self) {
+        self.syncing_since = None;
+    }
+
+    /// Since when the oldest of what isn't on the disk for certain waits for it.
+    pub(super) fn unsynced_since(&self) -> Option<Instant> {
+        self.syncing_since.or(self.unsynced_since)
     }
 
     /// Files with something that isn't on the disk for certain.

@@ -29,10 +29,15 @@ fn finished(mut record: CallRecord) -> CallRecord {
     record
 }
 
+/// What is at hand of this call.
+fn read(spool: &Spool, call: CallId) -> Option<Arc<CallRecord>> {
+    spool.read(call).unwrap()
+}
+
 /// What a start finds there, whole.
 fn found_in(folder: &TempDir) -> Vec<CallRecord> {
     let (spool, found) = open(folder);
-    let finished = found.finished.iter().map(|call| (*spool.read(*call).unwrap()).clone());
+    let finished = found.finished.iter().map(|call| (*read(&spool, *call).unwrap()).clone());
     let mut records: Vec<_> = found.unfinished.into_iter().chain(finished).collect();
     records.sort_by_key(|record| record.call);
     records
@@ -181,7 +186,7 @@ fn what_waits_for_the_database_is_on_disk_and_not_in_memory() {
     };
     assert_eq!(in_memory(&spool), (SMALL.kept_records, 1), "records, open files");
     for call in &calls {
-        assert_eq!(*spool.read(call.call).unwrap(), *call);
+        assert_eq!(*read(&spool, call.call).unwrap(), *call);
     }
     drop(spool);
     let (spool, found) = open(&folder);
@@ -207,7 +212,7 @@ fn a_full_journal_goes_on_in_memory_until_there_is_room() {
     assert!(!spool.has_room());
     assert!(spool.sync().is_err());
     let waiting: Vec<CallId> = spool.catalogue.lock().needed.keys().copied().collect();
-    assert!(waiting.iter().all(|call| spool.read(*call).is_some()), "none is lost");
+    assert!(waiting.iter().all(|call| read(&spool, *call).is_some()), "none is lost");
 
     let (written, rest) = waiting.split_at(waiting.len() - 6);
     written.iter().for_each(|call| spool.forget(*call));
@@ -217,6 +222,67 @@ fn a_full_journal_goes_on_in_memory_until_there_is_room() {
     drop(spool);
     let (_, found) = Spool::open(folder.path(), limits).unwrap();
     assert!(rest.iter().all(|call| found.finished.contains(call)));
+}
+
+/// Final records that are in files alone, and the first of these.
+fn on_disk_alone(folder: &TempDir) -> (Spool, CallRecord) {
+    let limits = Limits { kept_records: 0, ..SMALL };
+    let (spool, _) = Spool::open(folder.path(), limits).unwrap();
+    let calls: Vec<_> = (0..20).map(|_| finished(record())).collect();
+    calls.iter().for_each(|call| put(&spool, call));
+    spool.sync().unwrap();
+    (spool, calls[0].clone())
+}
+
+#[test]
+fn a_record_whose_file_cannot_be_read_now_is_not_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, call) = on_disk_alone(&folder);
+    let [file, ..] = &files(&folder, "calls-")[..] else { panic!("it isn't in a file") };
+    let elsewhere = folder.path().join("elsewhere");
+    fs::rename(file, &elsewhere).unwrap();
+    assert!(spool.read(call.call).is_err());
+    fs::rename(&elsewhere, file).unwrap();
+    assert_eq!(*read(&spool, call.call).unwrap(), call);
+    // It wasn't taken for damaged: it goes as others do.
+    let waiting: Vec<CallId> = spool.catalogue.lock().needed.keys().copied().collect();
+    waiting.iter().for_each(|call| spool.forget(*call));
+    spool.sync().unwrap();
+    assert!(!file.exists());
+}
+
+#[test]
+fn a_record_that_is_damaged_since_the_start_is_not_waited_for_and_its_file_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, call) = on_disk_alone(&folder);
+    let [file, ..] = &files(&folder, "calls-")[..] else { panic!("it isn't in a file") };
+    let mut bytes = fs::read(file).unwrap();
+    bytes[40] ^= 4;
+    fs::write(file, &bytes).unwrap();
+    assert_eq!(read(&spool, call.call), None);
+    let waiting: Vec<CallId> = spool.catalogue.lock().needed.keys().copied().collect();
+    waiting.iter().for_each(|call| spool.forget(*call));
+    spool.sync().unwrap();
+    assert_eq!(fs::read(file).unwrap(), bytes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_long_a_record_waits_for_the_disk_is_known_until_it_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, _) = open(&folder);
+    let second = Duration::from_secs(1);
+    assert_eq!(spool.unsynced_for(), Duration::ZERO, "nothing waits");
+    put(&spool, &record());
+    tokio::time::advance(second).await;
+    put(&spool, &record());
+    tokio::time::advance(second).await;
+    assert_eq!(spool.unsynced_for(), 2 * second);
+    spool.folder.faults.fail(0, 1);
+    assert!(spool.sync().is_err());
+    tokio::time::advance(second).await;
+    assert_eq!(spool.unsynced_for(), 3 * second, "it waits after a sync that failed");
+    spool.sync().unwrap();
+    assert_eq!(spool.unsynced_for(), Duration::ZERO);
 }
 
 /// A record that a power cut may not take, but that nobody can read from the disk now.
@@ -317,7 +383,7 @@ fn run(spool: &Spool, steps: &[Step]) -> Course {
             }
         }
         for (call, newest) in &course.newest {
-            assert_eq!(spool.read(*call).map(|record| version(&record)), Some(*newest));
+            assert_eq!(read(spool, *call).map(|record| version(&record)), Some(*newest));
         }
     }
     course

@@ -57,6 +57,24 @@ async fn the_caller_hears_ringing_and_is_answered_only_when_the_client_answers()
     assert_eq!(log["attempts"][0]["result"], "answered");
 }
 
+/// Nobody pays for silence, and nobody's first words get lost.
+#[tokio::test]
+async fn the_caller_is_answered_within_a_tenth_of_a_second_of_the_client() {
+    let (service, client) = with_client(Manner::answers_after(100)).await;
+    let mut gaps = Vec::new();
+    for call_number in 0..5 {
+        let caller = call(NUMBER, 100).start(&service).finish(seconds(20)).await;
+        let trace = client.trace();
+        let answer = trace.0.iter().filter(|message| answers(message)).nth(call_number);
+        gaps.push(caller.when("200", answers) - answer.expect("the client's 200").at);
+    }
+    gaps.sort_unstable();
+    eprintln!("from the client's answer to the caller's: {gaps:?}");
+    // The third of five: this machine may have stood still in one of them.
+    assert!(gaps[2].num_milliseconds() < 100, "{gaps:?}");
+    service.assert_clean().await;
+}
+
 #[tokio::test]
 async fn the_client_hangs_up_and_the_caller_is_told() {
     let (service, client) = with_client(Manner::answers_after(100).hangs_up_after(1_500)).await;

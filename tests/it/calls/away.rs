@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::net::UdpSocket;
 
+use crate::support::apart::silent;
 use crate::support::clients::{Manner, Phones};
 use crate::support::phone::{Invite, Phone};
 use crate::support::service::{PATIENCE, Service};
@@ -18,7 +19,7 @@ const ELSEWHERE: &str = "+15550199001";
 
 /// Takes the service away. A call that comes in the very moment is in the hands of the
 /// one who died.
-async fn leave_asterisk_alone(service: &mut Service) {
+pub(super) async fn leave_asterisk_alone(service: &mut Service) {
     service.kill();
     eventually("Asterisk knows that it is alone", seconds(5), async || {
         let applications = service.ari("applications").await;
@@ -53,14 +54,20 @@ async fn a_caller_hears_ringing_while_the_service_is_away_and_then_gets_503() {
     service.assert_clean().await;
 }
 
-#[tokio::test]
-async fn a_caller_who_waited_three_seconds_for_the_service_gets_a_client() {
+/// One whose callers wait for so long, and get a client.
+async fn with_client(patience: Duration) -> (Service, Phones) {
     let mut service = Service::prepare();
-    service.patience = seconds(8);
+    service.patience = patience;
     service.start_first().await;
     let client = Phones::start(&service, Manner::answers_after(30)).await;
     let campaign = service.seller().await.campaign(&service, NUMBER, "priority", 20).await;
     campaign.link(service.client(&client.contact()).await, json!({})).await;
+    (service, client)
+}
+
+#[tokio::test]
+async fn a_caller_who_waited_three_seconds_for_the_service_gets_a_client() {
+    let (mut service, _client) = with_client(seconds(8)).await;
     leave_asterisk_alone(&mut service).await;
 
     let called = Instant::now();
@@ -77,6 +84,39 @@ async fn a_caller_who_waited_three_seconds_for_the_service_gets_a_client() {
 
     caller.hang_up().await;
     assert_eq!(service.only_log().await["callStatus"], "ANSWERED");
+    service.assert_clean().await;
+}
+
+/// Longer than callers enter an application that says nothing.
+#[tokio::test]
+async fn a_service_that_was_away_for_long_has_its_callers_as_soon_as_it_is_back() {
+    let (mut service, _client) = with_client(seconds(30)).await;
+    leave_asterisk_alone(&mut service).await;
+    let mut caller = Phone::call(&service, NUMBER).await;
+    caller.ringing().await;
+    silent(&service).await;
+    service.start_again().await;
+    let back = Instant::now();
+    assert_eq!(caller.answer().await, 200);
+    assert!(back.elapsed() < seconds(2), "{:?}", back.elapsed());
+    caller.hang_up().await;
+    assert_eq!(service.only_log().await["callStatus"], "ANSWERED");
+    service.assert_clean().await;
+}
+
+/// Asterisk forgets then when it was last heard.
+#[tokio::test]
+async fn callers_enter_at_once_after_a_reload_of_the_dialplan() {
+    let (service, _client) = with_client(seconds(8)).await;
+    for _ in 0..3 {
+        service.asterisk("dialplan reload");
+        let mut caller = Phone::call(&service, NUMBER).await;
+        assert_eq!(caller.answer().await, 200);
+        let ringing = caller.heard.count(|message| message.is_answer(180, "INVITE"));
+        assert!(ringing <= 1, "told by the client alone: {ringing}");
+        caller.hang_up().await;
+    }
+    service.logs(3).await;
     service.assert_clean().await;
 }
 

@@ -6,12 +6,14 @@
 
 mod answered;
 mod away;
+mod backlog;
 mod cancelled;
 mod caps;
 mod drain;
 mod explained;
 mod fallback;
 mod followed;
+mod goodbye;
 mod hostile;
 mod in_force;
 mod late;

@@ -1,10 +1,13 @@
 //! The service is killed under calls, and started again.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use crate::support::clients::{Manner, Phones};
+use crate::support::desk::{Desk, audio};
 use crate::support::phone::Phone;
 use crate::support::seller::Campaign;
 use crate::support::service::{Service, items};
@@ -114,6 +117,55 @@ async fn a_call_that_rang_when_the_service_died_goes_on_to_its_next_client() {
     let results: Vec<&Value> =
         log["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["result"]).collect();
     assert_eq!(results, ["no_answer", "answered"]);
+    service.assert_clean().await;
+}
+
+/// Waits until the next start would know that a client was dialled.
+async fn dial_is_noted(service: &Service) {
+    let is_noted = |file: fs::DirEntry| {
+        let bytes = fs::read(file.path()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).contains(r#""dialled_at":""#)
+    };
+    eventually("the journal tells of the dial", seconds(5), async || {
+        let mut files = fs::read_dir(service.data().join("journal")).unwrap();
+        files.any(|file| is_noted(file.unwrap())).then_some(())
+    })
+    .await;
+}
+
+/// Asterisk shows its leg as if it had not been dialled yet.
+#[tokio::test]
+async fn a_client_that_sends_early_media_when_the_service_dies_is_rung_on_and_not_called_again() {
+    let mut service = Service::start().await;
+    let mut desk = Desk::start().await;
+    let campaign = service.seller().await.campaign(&service, NUMBER, "priority", 20).await;
+    campaign.link(service.client(&desk.contact()).await, json!({})).await;
+    let mut caller = Phone::call(&service, NUMBER).await;
+    desk.invited().await;
+    let sdp = audio(service.ports.single(), "ulaw", "sendrecv");
+    desk.answer("183 Session Progress", "", &sdp).await;
+    caller.wait_for("183", |message| message.is_answer(183, "INVITE")).await;
+    dial_is_noted(&service).await;
+
+    service.kill();
+    service.start_again().await;
+
+    // What is waited for is that nothing happens.
+    let early = caller.try_wait_for(seconds(2), |message| message.final_status().is_some()).await;
+    assert!(early.is_none(), "{early:?}");
+    desk.answer("200 OK", "", &sdp).await;
+    assert_eq!(caller.answer().await, 200);
+    desk.wait_for("an ACK", |message| message.is_request("ACK")).await;
+    state_is(&service, "talking").await;
+    caller.hang_up().await;
+    desk.wait_for("a BYE", |message| message.is_request("BYE")).await;
+    let invites = desk.heard.0.iter().filter(|message| message.is_request("INVITE"));
+    let calls: BTreeSet<_> = invites.map(|invite| invite.header("Call-ID")).collect();
+    assert_eq!(calls.len(), 1, "{calls:?}");
+    assert_eq!(desk.heard.count(|message| message.is_request("CANCEL")), 0);
+    let log = service.only_log().await;
+    assert_eq!((&log["callStatus"], &log["reason"]), (&json!("ANSWERED"), &json!("answered")));
+    assert_eq!(log["attempts"].as_array().unwrap().len(), 1, "{log:#}");
     service.assert_clean().await;
 }
 

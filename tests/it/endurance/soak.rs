@@ -30,6 +30,8 @@ const WARM_UP: usize = 4;
 #[derive(Clone, Copy, Debug, Default)]
 struct Sample {
     at_seconds: u64,
+    /// Calls since the traffic began.
+    calls: u64,
     service_kb: u64,
     service_files: u64,
     service_threads: u64,
@@ -62,6 +64,11 @@ const TOLERANCES: [Tolerance; 9] = [
     Tolerance { name: "bridges", of: |s| s.bridges, percent: 25, more: 8 },
 ];
 
+/// What the service may keep of each call, in bytes, and what it may take besides, in kB, as
+/// memory comes in pieces: over the hour, by the line that fits all samples best.
+const KEPT_OF_A_CALL: f64 = 200.0;
+const TAKEN_BESIDES: f64 = 8_192.0;
+
 /// A line of `/proc/PID/status`, its number.
 fn status(pid: i32, name: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -76,6 +83,7 @@ async fn sample(service: &Service, since: Instant) -> Sample {
     let count = async |what| service.ari(what).await.as_array().map_or(0, Vec::len) as u64;
     Sample {
         at_seconds: since.elapsed().as_secs(),
+        calls: 0,
         service_kb: metrics.known("process_resident_memory_bytes") as u64 / 1_024,
         service_files: metrics.known("process_open_fds") as u64,
         service_threads: metrics.known("process_threads") as u64,
@@ -93,6 +101,24 @@ fn median(samples: &[Sample], of: fn(&Sample) -> u64) -> u64 {
     let mut values: Vec<u64> = samples.iter().map(of).collect();
     values.sort_unstable();
     values[values.len() / 2]
+}
+
+/// By how many kB the service grew with these calls: not from the first sample to the last,
+/// but along the line that fits all best (least squares).
+fn grown_kb(samples: &[Sample]) -> f64 {
+    let points = || samples.iter().map(|sample| (sample.calls as f64, sample.service_kb as f64));
+    let count = samples.len() as f64;
+    let mean_calls = points().map(|(calls, _)| calls).sum::<f64>() / count;
+    let mean_kb = points().map(|(_, kb)| kb).sum::<f64>() / count;
+    let together = points().map(|(calls, kb)| (calls - mean_calls) * (kb - mean_kb)).sum::<f64>();
+    let spread = points().map(|(calls, _)| (calls - mean_calls).powi(2)).sum::<f64>();
+    together / spread * (samples[samples.len() - 1].calls - samples[0].calls) as f64
+}
+
+/// By how many kB it may grow meanwhile.
+fn may_grow_kb(samples: &[Sample]) -> f64 {
+    let calls = samples[samples.len() - 1].calls - samples[0].calls;
+    TAKEN_BESIDES + KEPT_OF_A_CALL * calls as f64 / 1_024.0
 }
 
 /// The highest of the rates at which nothing is repeated, refused or late. A rate isn't
@@ -130,11 +156,11 @@ async fn traffic(service: &Service, rate: u32, length: Duration) -> (Vec<Sample>
     );
     while since.elapsed() < length {
         sleep(every).await;
-        let s = sample(service, since).await;
+        let s = Sample { calls: load.figures().calls, ..sample(service, since).await };
         eprintln!(
             "{:>6} s {:>8} | {:>11} {:>6} {:>7} {:>5} | {:>12} {:>6} {:>7} | {:>8} {:>7}",
             s.at_seconds,
-            load.figures().calls,
+            s.calls,
             s.service_kb,
             s.service_files,
             s.service_threads,
@@ -157,18 +183,23 @@ const LOGS: [(&str, [&str; 2]); 2] = [
     ("asterisk/log/messages.log", ["WARNING[", "ERROR["]),
 ];
 
+/// A log, which says something: one that isn't there would complain of nothing.
+fn log(service: &Service, name: &str) -> String {
+    let text = fs::read_to_string(service.data().join(name)).unwrap();
+    assert!(!text.is_empty(), "{name} is empty");
+    text
+}
+
 /// How many lines each log has by now.
 fn log_lines(service: &Service) -> [usize; 2] {
-    LOGS.map(|(log, _)| {
-        fs::read_to_string(service.data().join(log)).unwrap_or_default().lines().count()
-    })
+    LOGS.map(|(name, _)| log(service, name).lines().count())
 }
 
 /// What the logs say since then that something isn't right.
 fn complaints(service: &Service, since: [usize; 2]) -> Vec<String> {
     let mut found = Vec::new();
-    for ((log, words), since) in LOGS.into_iter().zip(since) {
-        let text = fs::read_to_string(service.data().join(log)).unwrap_or_default();
+    for ((name, words), since) in LOGS.into_iter().zip(since) {
+        let text = log(service, name);
         let is_one = |line: &&str| words.iter().any(|word| line.contains(word));
         found.extend(text.lines().skip(since).filter(is_one).map(str::to_owned));
     }
@@ -226,6 +257,9 @@ async fn under_steady_traffic_nothing_grows_and_at_its_end_nothing_is_left() {
         }
     }
     assert!(grown.is_empty(), "more and more is used of {grown:?}");
+    let (grown, most) = (grown_kb(warm), may_grow_kb(warm));
+    eprintln!("service: memory grew by {grown:.0} kB along its line   (at most {most:.0})");
+    assert!(grown <= most, "the service keeps too much of each call");
 
     eventually("what calls needed is given back", seconds(60), async || {
         let after = sample(&service, Instant::now()).await;
@@ -238,4 +272,17 @@ async fn under_steady_traffic_nothing_grows_and_at_its_end_nothing_is_left() {
     })
     .await;
     assert_eq!(complaints(&service, logged), Vec::<String>::new());
+}
+
+/// A leak of a kilobyte a call would double the service's memory in a day.
+#[test]
+fn what_is_kept_of_each_call_is_seen_in_the_samples_of_an_hour() {
+    let samples = |kept: u64| -> Vec<Sample> {
+        let kb = |calls: u64| 140_000 + calls * kept / 1_024;
+        let at = |calls| Sample { calls, service_kb: kb(calls), ..Sample::default() };
+        (20_000..80_000).step_by(600).map(at).collect()
+    };
+    let (healthy, leaking) = (samples(150), samples(1_024));
+    assert!(grown_kb(&healthy) <= may_grow_kb(&healthy));
+    assert!(grown_kb(&leaking) > may_grow_kb(&leaking));
 }

@@ -1,14 +1,33 @@
 //! Commands whose answers are late, lost, or not what they should be: what was
 //! done is looked up, and nothing is done twice.
 
+use std::time::Instant;
+
 use crate::support::scripted::{Door, Fault, Flow};
 use crate::support::wait::{eventually, ms, seconds};
 
 use super::scene::{NORMAL, NUMBER, Scene, UNANSWERED, outcome, results};
 
+/// How often a command of one call is asked for where nothing goes wrong: only the
+/// bridge has two whom it takes.
+fn usually_asked(command: &str) -> usize {
+    if command == "add to bridge" { 2 } else { 1 }
+}
+
 /// However a command of the way to an answered call fails once, the call is
-/// answered by its first client, who is dialled once.
+/// answered by its first client, who is dialled once; and what was done is found, not
+/// done again.
 async fn is_answered_despite(command: &'static str, fault: Fault) {
+    assert_eq!(is_answered_after(command, fault).await, 0, "{command} {fault:?}");
+}
+
+/// The same of a command that wasn't carried out: it is asked for once more.
+async fn is_answered_by_asking_again(command: &'static str, fault: Fault) {
+    assert_eq!(is_answered_after(command, fault).await, 1, "{command} {fault:?}");
+}
+
+/// How often it was asked for again.
+async fn is_answered_after(command: &'static str, fault: Fault) -> usize {
     let scene = Scene::set(1, 20).await;
     scene.switch.fail(command, 0, 1, fault);
     let (caller, leg) = scene.talking().await;
@@ -18,6 +37,7 @@ async fn is_answered_despite(command: &'static str, fault: Fault) {
     let log = scene.end_with(&caller).await;
     assert_eq!(outcome(&log), ("ANSWERED", "answered"), "{command} {fault:?}");
     assert_eq!(results(&log), ["answered"]);
+    scene.switch.asked(command) - usually_asked(command)
 }
 
 /// This client takes the call, after what became of the others.
@@ -35,7 +55,7 @@ async fn a_bridge_whose_answer_was_lost_is_looked_up() {
 
 #[tokio::test]
 async fn a_bridge_that_was_asked_for_over_a_closing_connection_is_asked_for_again() {
-    is_answered_despite("create bridge", Fault::Lost).await;
+    is_answered_by_asking_again("create bridge", Fault::Lost).await;
 }
 
 #[tokio::test]
@@ -50,14 +70,14 @@ async fn a_caller_whose_bridging_was_not_confirmed_is_looked_up() {
 
 #[tokio::test]
 async fn a_caller_whose_bridging_got_lost_is_bridged() {
-    is_answered_despite("add to bridge", Fault::Lost).await;
+    is_answered_by_asking_again("add to bridge", Fault::Lost).await;
 }
 
 /// Not in the application yet: the answer to the creation overtook it.
 #[tokio::test]
 async fn a_channel_that_is_not_in_the_application_yet_is_asked_for_again() {
-    is_answered_despite("add to bridge", Fault::Refused(422)).await;
-    is_answered_despite("dial", Fault::Refused(409)).await;
+    is_answered_by_asking_again("add to bridge", Fault::Refused(422)).await;
+    is_answered_by_asking_again("dial", Fault::Refused(409)).await;
 }
 
 #[tokio::test]
@@ -72,7 +92,7 @@ async fn a_leg_whose_creation_was_never_answered_is_used() {
 
 #[tokio::test]
 async fn a_leg_that_was_asked_for_over_a_closing_connection_is_asked_for_again() {
-    is_answered_despite("create channel", Fault::Lost).await;
+    is_answered_by_asking_again("create channel", Fault::Lost).await;
 }
 
 #[tokio::test]
@@ -96,12 +116,28 @@ async fn a_dial_that_is_refused_as_done_already_is_done() {
     is_answered_despite("dial", Fault::DoneButRefused(409)).await;
 }
 
+/// It might have rung: whoever isn't known to have been dialled isn't dialled twice.
+#[tokio::test]
+async fn a_client_whose_dial_got_lost_is_passed_over_after_the_ring_time() {
+    let scene = Scene::set(2, 2).await;
+    scene.switch.fail("dial", 0, 1, Fault::Lost);
+    let caller = scene.switch.call(NUMBER);
+    let first = scene.switch.created(1).await;
+    let began = Instant::now();
+    let second = scene.switch.dialled(1).await;
+    assert!((seconds(2)..seconds(4)).contains(&began.elapsed()), "{:?}", began.elapsed());
+    assert!(second.ends_with("-b2"), "{second}");
+    assert_eq!(scene.switch.asked("dial"), 2, "once for each client");
+    assert!(!scene.switch.is_there(&first));
+    is_answered_in_the_end(&scene, &caller, &second, &["no_answer"]).await;
+}
+
 /// 500 "Allocation failed": nobody can be dialled there.
 #[tokio::test]
 async fn a_leg_that_cannot_be_made_is_passed_over_at_once() {
     let scene = Scene::set(2, 20).await;
     scene.switch.fail("create channel", 0, 1, Fault::Refused(500));
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let (caller, leg) = scene.ringing().await;
     assert!(started.elapsed() < seconds(1), "{:?}", started.elapsed());
     assert!(leg.ends_with("-b2"), "{leg}");
@@ -174,6 +210,23 @@ async fn a_client_who_is_gone_before_the_ring_time_is_over_has_not_answered() {
     assert_eq!(scene.switch.gone(&caller).await, Some(UNANSWERED));
     let log = scene.over().await;
     assert_eq!(outcome(&log), ("NOANSWER", "all_no_answer"));
+}
+
+#[tokio::test]
+async fn no_caller_is_answered_to_a_client_who_hung_up_as_it_was_put_back_into_the_bridge() {
+    let scene = Scene::set(2, 1).await;
+    scene.switch.fail("remove from bridge", 0, 1, Fault::AnsweredLate(ms(500)));
+    // After the caller and the client.
+    scene.switch.fail("add to bridge", 2, 1, Fault::ChannelDies);
+    let (caller, leg) = scene.ringing().await;
+    eventually("the client is out of the bridge", seconds(5), async || {
+        scene.switch.bridged_with(&caller).is_empty().then_some(())
+    })
+    .await;
+    scene.switch.answer(&leg);
+    let second = scene.switch.dialled(2).await;
+    assert!(!scene.switch.is_up(&caller), "it waits for somebody to talk to");
+    is_answered_in_the_end(&scene, &caller, &second, &["rejected"]).await;
 }
 
 /// With `soft`, an event's cause is Asterisk's flag for who asked.

@@ -1,12 +1,20 @@
 //! The database is away for a minute, or slow, under load: no call is refused or waits
-//! for it, the API says what is away, and afterwards every record is there, once.
+//! for it, the API says what is away, and afterwards every record is there, once. What it
+//! has is known from then on, and it may take its time where the history is long.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
+use capconduit::capacity::recount::Truth;
+use capconduit::store::truth::Records;
+use capconduit::{clock, db};
+use capconduit_entity::call_log;
 use chrono::TimeDelta;
 use sea_orm::sqlx::{self, Connection, SqliteConnection};
+use sea_orm::{ConnectionTrait, DatabaseConnection, EntityTrait};
 use serde_json::{Value, json};
 
+use super::scene::{NORMAL, Scene};
 use crate::support::callers::Plan;
 use crate::support::clients::{Manner, Phones};
 use crate::support::phone::Phone;
@@ -16,7 +24,7 @@ use crate::support::production::with_asterisk;
 use crate::support::proxy::{Flow, Proxy};
 use crate::support::seller::Campaign;
 use crate::support::service::Service;
-use crate::support::wait::{eventually, seconds};
+use crate::support::wait::{eventually, ms, seconds};
 
 const NUMBER: &str = "+15550102001";
 const AWAY: Duration = seconds(60);
@@ -214,4 +222,87 @@ async fn what_waits_for_the_database_outlives_a_killed_service() {
     let link = &load.campaign.links().await[0];
     assert_eq!((link.live(), link.total()), (0, 4));
     service.assert_clean().await;
+}
+
+/// Its last frame is lost where the disk was full, and one from before the dial is there.
+#[tokio::test]
+async fn a_call_that_the_database_has_is_not_taken_up_again_and_its_unit_stays_used() {
+    let mut scene = Scene::set(1, 20).await;
+    let (caller, leg) = scene.ringing().await;
+    let journal = scene.service.data().join("journal");
+    let files = || fs::read_dir(&journal).unwrap().map(|entry| entry.unwrap().path());
+    let is_of_records =
+        |path: &std::path::PathBuf| path.extension().is_some_and(|e| e == "journal");
+    let left: Vec<_> =
+        files().filter(is_of_records).map(|path| (fs::read(&path).unwrap(), path)).collect();
+    scene.switch.answer(&leg);
+    scene.until_state("talking").await;
+    let log = scene.end_with(&caller).await;
+    assert_eq!(log["callStatus"], "ANSWERED");
+
+    scene.service.stop();
+    files().filter(is_of_records).for_each(|path| fs::remove_file(path).unwrap());
+    left.iter().for_each(|(bytes, path)| fs::write(path, bytes).unwrap());
+    scene.service.start_again().await;
+    scene.until_up().await;
+    assert!(scene.service.said().contains("calls that the database has are over"));
+    assert_eq!(scene.service.live_calls().await, 0);
+    let (caller, _) = scene.talking().await;
+    scene.switch.hang_up(&caller, NORMAL, None);
+    scene.service.logs(2).await;
+    assert_eq!(scene.campaign.links().await[0].total(), 2, "both calls are used");
+    scene.service.assert_clean().await;
+}
+
+/// What an ordinary statement may take here.
+const HASTE: Duration = ms(500);
+
+/// Makes whoever reads the calls wait for a second, as for millions of them.
+async fn lengthen_history(db: &DatabaseConnection) {
+    for table in ["call_logs", "call_attempts"] {
+        let aside = format!("ALTER TABLE {table} RENAME TO short_{table}");
+        let slow = format!(
+            "CREATE VIEW {table} AS SELECT * FROM short_{table}
+             WHERE (SELECT pg_sleep(1) IS NOT NULL)"
+        );
+        for statement in [aside, slow] {
+            db.execute_unprepared(&statement).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_ledger_learns_a_long_history_while_any_other_statement_that_long_is_cut_off() {
+    let server = Postgres::start();
+    let db = db::connect(&server.url()).await.unwrap();
+    db::migrate(&db).await.unwrap();
+    lengthen_history(&db).await;
+    let hasty = db::connect_with_patience(&server.url(), HASTE).await.unwrap();
+    let records = Records(hasty.clone());
+    records.known(&[clock::new_call_id()]).await.unwrap();
+    records.cursors().await.unwrap();
+    // Also on a connection that was given more time before.
+    let cut_off = call_log::Entity::find().all(&hasty).await.unwrap_err();
+    assert!(db::is_away(&cut_off), "{cut_off}");
+}
+
+#[tokio::test]
+async fn a_migration_of_a_long_history_is_not_cut_off() {
+    let server = Postgres::start();
+    let db = db::connect(&server.url()).await.unwrap();
+    for statement in [
+        "CREATE FUNCTION take_long() RETURNS event_trigger LANGUAGE plpgsql
+         AS $$ BEGIN PERFORM pg_sleep(1); END $$",
+        // One migration has such a statement.
+        "CREATE EVENT TRIGGER long ON ddl_command_start WHEN TAG IN ('DROP INDEX')
+         EXECUTE FUNCTION take_long()",
+    ] {
+        db.execute_unprepared(statement).await.unwrap();
+    }
+    let hasty = db::connect_with_patience(&server.url(), HASTE).await.unwrap();
+    let began = Instant::now();
+    db::migrate(&hasty).await.unwrap();
+    assert!(began.elapsed() > seconds(1), "it took long");
+    let cut_off = hasty.execute_unprepared("SELECT pg_sleep(1)").await.unwrap_err();
+    assert!(db::is_away(&cut_off), "{cut_off}");
 }

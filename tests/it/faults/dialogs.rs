@@ -128,6 +128,36 @@ async fn a_caller_who_leaves_during_early_media_frees_the_client() {
     assert_eq!(outcome(&service.only_log().await), ("CANCELED", "caller_abandoned"));
 }
 
+/// Nobody may take an INVITE back before its first answer: RFC 3261, section 9.1.
+#[tokio::test]
+async fn a_caller_who_leaves_before_the_client_has_said_anything_leaves_nobody_ringing() {
+    let (service, mut desk) = with_desk().await;
+    let mut caller = Phone::call(&service, NUMBER).await;
+    desk.invited().await;
+    assert_eq!(caller.cancel().await, 487);
+    service.assert_clean().await;
+    let log = service.only_log().await;
+    assert_eq!(outcome(&log), ("CANCELED", "caller_abandoned"));
+    assert_eq!(results(&log), ["canceled"]);
+    desk.answer("180 Ringing", "", "").await;
+    desk.wait_for("a CANCEL", |message| message.is_request("CANCEL")).await;
+}
+
+#[tokio::test]
+async fn a_client_whose_ring_time_is_over_is_told_that_nobody_answered() {
+    let (service, mut desk, campaign) = with_campaign().await;
+    campaign.change(json!({"dialTimeoutSeconds": 1})).await;
+    let mut caller = Phone::call(&service, NUMBER).await;
+    desk.invited().await;
+    desk.answer("180 Ringing", "", "").await;
+    let cancel = desk.wait_for("a CANCEL", |message| message.is_request("CANCEL")).await;
+    let reason = cancel.header("Reason").unwrap_or_default();
+    assert!(reason.starts_with("Q.850") && reason.contains("cause=19"), "{cancel:#?}");
+    assert_eq!(caller.answer().await, 480);
+    service.assert_clean().await;
+    assert_eq!(outcome(&service.only_log().await), ("NOANSWER", "all_no_answer"));
+}
+
 #[tokio::test]
 async fn a_client_who_answers_and_hangs_up_at_once_has_had_the_call() {
     let (service, mut desk) = with_desk().await;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use chrono::TimeDelta;
 
 use super::scene::{NORMAL, NUMBER, Scene, outcome, results};
-use crate::support::scripted::{Door, Flow};
+use crate::support::scripted::{Door, Fault, Flow};
 use crate::support::service::instant;
 use crate::support::wait::{eventually, seconds};
 
@@ -49,6 +49,24 @@ async fn an_answer_that_nobody_heard_of_is_found() {
     scene.switch.set_flow(Flow::Passing);
     let log = scene.end_with(&caller).await;
     assert_eq!(outcome(&log), ("ANSWERED", "answered"));
+}
+
+/// No hang-up request and no end of the channel: it has left the application, no more.
+#[tokio::test]
+async fn a_caller_who_only_left_the_application_has_ended_the_call() {
+    let scene = Scene::set(1, 20).await;
+    let (talker, its_leg) = scene.talking().await;
+    let (waiter, other_leg) = scene.ringing().await;
+    for (caller, leg) in [(&talker, &its_leg), (&waiter, &other_leg)] {
+        let left = Instant::now();
+        scene.switch.leave(caller);
+        scene.switch.gone(leg).await;
+        assert!(left.elapsed() < seconds(1), "{:?}", left.elapsed());
+    }
+    scene.service.assert_clean().await;
+    let logs = scene.service.logs(2).await;
+    let ends: Vec<_> = logs.iter().map(|log| log["callStatus"].as_str().unwrap()).collect();
+    assert_eq!(ends, ["ANSWERED", "CANCELED"]);
 }
 
 #[tokio::test]
@@ -141,4 +159,27 @@ async fn calls_go_on_where_they_are_when_the_connection_comes_back() {
         let answered = logs.iter().filter(|log| log["callStatus"] == "ANSWERED").count();
         assert_eq!(answered, 2, "{logs:#?}");
     }
+}
+
+/// Its end is told before anybody has found that it began.
+#[tokio::test]
+async fn a_talk_that_began_while_nothing_was_heard_is_sold_though_its_end_is_heard_first() {
+    let scene = Scene::set(2, 20).await;
+    let (caller, leg) = scene.ringing().await;
+    scene.switch.set_door(Door::Closed);
+    scene.switch.break_socket();
+    scene.until_down().await;
+    scene.switch.answer(&leg);
+    let asked = scene.switch.asked("look up channel");
+    scene.switch.fail("look up channel", 0, 1, Fault::AnsweredLate(seconds(1)));
+    scene.switch.set_door(Door::Open);
+    eventually("the caller is looked at", seconds(15), async || {
+        (scene.switch.asked("look up channel") > asked).then_some(())
+    })
+    .await;
+    scene.switch.hang_up(&leg, NORMAL, None);
+    scene.switch.gone(&caller).await;
+    let log = scene.over().await;
+    assert_eq!((log["callStatus"].as_str(), results(&log)), (Some("ANSWERED"), vec!["answered"]));
+    assert_eq!(scene.switch.dialled_so_far(), 1, "nobody else is dialled for it");
 }

@@ -14,6 +14,7 @@ mod hung;
 mod killed;
 mod network;
 mod newcomer;
+mod overloaded;
 mod races;
 mod replaced;
 pub mod scene;

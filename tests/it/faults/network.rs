@@ -1,13 +1,13 @@
 //! The network between the service and Asterisk breaks while calls are in every state.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use capconduit::clock;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::support::apart::Apart;
+use crate::support::apart::{Apart, silent};
 use crate::support::clients::{Manner, Phones};
 use crate::support::phone::{Invite, Phone};
 use crate::support::proxy::Flow;
@@ -27,8 +27,13 @@ struct Scene {
 
 impl Scene {
     async fn set() -> Self {
+        Self::set_with(seconds(15)).await
+    }
+
+    /// Where callers wait for so long.
+    async fn set_with(patience: Duration) -> Self {
         let mut service = Service::prepare();
-        service.patience = seconds(15);
+        service.patience = patience;
         let apart = Apart::start(service, &[]).await;
         let service = &apart.service;
         let clients = [
@@ -73,6 +78,18 @@ impl Scene {
             (metrics.known("capconduit_ari_connected") == connected).then_some(())
         })
         .await;
+    }
+
+    /// Nothing passes any more, not even the news that connections were given up; and then
+    /// there is a caller, who hears ringing.
+    async fn caller_of_a_silent_network(&self) -> (String, Phone) {
+        self.apart.network.set(Flow::Stalled);
+        silent(&self.apart.service).await;
+        let called = Instant::now();
+        let (number, mut caller) = self.call(ANSWERS).await;
+        caller.ringing().await;
+        assert!(called.elapsed() < seconds(1), "it rings at once");
+        (number, caller)
     }
 
     /// Breaks the network for a while, with calls in every state.
@@ -145,4 +162,31 @@ async fn calls_outlive_a_network_that_is_cut_for_ten_seconds() {
 #[tokio::test]
 async fn calls_outlive_a_network_that_passes_nothing_on_for_a_while() {
     Scene::set().await.break_for(Flow::Stalled, seconds(5)).await;
+}
+
+#[tokio::test]
+async fn a_caller_of_a_network_that_fell_silent_is_served_when_it_is_back() {
+    let scene = Scene::set().await;
+    let (number, mut caller) = scene.caller_of_a_silent_network().await;
+    scene.apart.network.set(Flow::Open);
+    scene.connected(1.0).await;
+    let back = Instant::now();
+    assert_eq!(caller.answer().await, 200);
+    assert!(back.elapsed() < seconds(2), "{:?}", back.elapsed());
+    caller.hang_up().await;
+    assert_eq!(scene.log_of(&number).await["callStatus"], "ANSWERED");
+    scene.apart.service.assert_clean().await;
+}
+
+#[tokio::test]
+async fn a_caller_of_a_network_that_stays_silent_gets_503() {
+    let scene = Scene::set_with(seconds(2)).await;
+    let (_, mut caller) = scene.caller_of_a_silent_network().await;
+    let rings = Instant::now();
+    assert_eq!(caller.answer().await, 503);
+    assert!((seconds(1)..seconds(4)).contains(&rings.elapsed()), "{:?}", rings.elapsed());
+    scene.apart.network.set(Flow::Open);
+    scene.connected(1.0).await;
+    scene.apart.service.assert_clean().await;
+    assert!(scene.apart.service.logs_so_far().await.is_empty(), "it never came to the service");
 }

@@ -1,26 +1,53 @@
-//! Asterisk crashes under calls, or is restarted: they are over, and the next ones come.
+//! Asterisk crashes under a hundred calls, or is ended as an operator does it: they are
+//! over, and the next ones come.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use capconduit::clock;
 use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::StreamExt;
 use futures_util::future::join_all;
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_tungstenite::connect_async;
 
+use super::trouble::event_socket;
 use crate::support::apart::{Apart, booted, crash_asterisk};
 use crate::support::clients::{Manner, Phones};
 use crate::support::phone::{Invite, Phone};
+use crate::support::ports::Ports;
 use crate::support::seller::Campaign;
 use crate::support::service::{Service, instant};
 use crate::support::wait::{eventually, seconds};
 
 const ANSWERS: &str = "+15550102101";
 const RINGS: &str = "+15550102102";
-const TALKING: usize = 12;
-const RINGING: usize = 6;
+const TALKING: usize = 70;
+const RINGING: usize = 30;
 /// From Asterisk's word that it has booted to the first call that has its client.
 const BACK_WITHIN: Duration = seconds(2);
+
+/// How an Asterisk ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Crash,
+    /// As an init system ends it.
+    Term,
+    /// As an operator ends it at its console, or starts it anew.
+    StopNow,
+}
+
+impl End {
+    fn begin(self, service: &Service) {
+        match self {
+            Self::Crash => crash_asterisk(service),
+            Self::Term => kill_process(service.asterisk_process(), Signal::TERM).unwrap(),
+            Self::StopNow => drop(service.asterisk("core stop now")),
+        }
+    }
+}
 
 /// Calls that talk and calls that ring, with no room left for one more of the former.
 struct Scene {
@@ -98,7 +125,8 @@ impl Scene {
         found
     }
 
-    /// One record for each call that was lost, which ended when Asterisk was last heard.
+    /// One record for each call that was lost, which ended when Asterisk did, as far as
+    /// that was heard.
     async fn assert_closed(&self, service: &Service, lost_at: DateTime<Utc>) {
         let logs = service.logs(2 * TALKING + RINGING).await;
         let of = |caller: &str| {
@@ -122,19 +150,30 @@ impl Scene {
     }
 }
 
+/// With ports for a hundred calls, and for as many again before all of the first are let go.
+fn prepare() -> Service {
+    let mut service = Service::prepare_at(Ports::claim_for_many_calls());
+    service.patience = seconds(8);
+    service
+}
+
+/// Waits until Asterisk has ended.
+async fn is_gone(service: &Service) {
+    eventually("it is gone", seconds(20), async || {
+        service.asterisk("core show uptime").is_empty().then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn an_asterisk_that_crashed_is_back_with_room_for_as_many_calls_as_it_lost() {
-    let mut service = Service::prepare();
-    service.patience = seconds(8);
+    let mut service = prepare();
     service.start_first().await;
     let scene = Scene::set(&service).await;
 
     crash_asterisk(&service);
     let lost_at = clock::now();
-    eventually("it is gone", seconds(5), async || {
-        service.asterisk("core show uptime").is_empty().then_some(())
-    })
-    .await;
+    is_gone(&service).await;
     booted(&service).await;
     let [first, last] = scene.fill_again(&service).await;
 
@@ -146,27 +185,66 @@ async fn an_asterisk_that_crashed_is_back_with_room_for_as_many_calls_as_it_lost
     service.assert_clean().await;
 }
 
+/// Ends an Asterisk under calls in this way, and starts it again.
+async fn restart(end: End) {
+    let mut apart = Apart::start(prepare(), &[]).await;
+    let scene = Scene::set(&apart.service).await;
+    let told = hang_up_requests(&apart.service).await;
+
+    let lost_at = clock::now();
+    end.begin(&apart.service);
+    is_gone(&apart.service).await;
+    let live = apart.service.live().await.len();
+    assert!(end != End::Crash || live == TALKING + RINGING, "nobody knows better yet");
+    // It has ended already.
+    apart.end_asterisk(Signal::KILL);
+    assert_told(end, &told.await.unwrap());
+    apart.start_asterisk().await;
+    let [first, last] = scene.fill_again(&apart.service).await;
+
+    eprintln!("{end:?}: the first call was answered in {first:?}, the last in {last:?}");
+    assert!(first < BACK_WITHIN, "{first:?}");
+    scene.assert_closed(&apart.service, lost_at).await;
+    apart.service.assert_clean().await;
+}
+
+/// What Asterisk tells somebody else, until its end, of the hang-ups that it wishes for.
+async fn hang_up_requests(service: &Service) -> JoinHandle<Vec<Value>> {
+    let request = event_socket(service, "app=listener&subscribeAll=true");
+    let (mut socket, _) = connect_async(request).await.unwrap();
+    tokio::spawn(async move {
+        let mut requests = Vec::new();
+        while let Some(Ok(message)) = socket.next().await {
+            let Ok(event) = serde_json::from_str::<Value>(message.to_text().unwrap_or_default())
+            else {
+                continue;
+            };
+            if event["type"] == "ChannelHangupRequest" {
+                requests.push(event);
+            }
+        }
+        requests
+    })
+}
+
+/// An Asterisk that is ended in order wishes for the end of each channel, with its own
+/// flag (`AST_SOFTHANGUP_SHUTDOWN`, 4) in the place of a cause; one that crashes says nothing.
+fn assert_told(end: End, requests: &[Value]) {
+    let mut told = BTreeMap::new();
+    for request in requests {
+        let kind = format!("soft {}, cause {}", request["soft"], request["cause"]);
+        *told.entry(kind).or_insert(0) += 1;
+    }
+    eprintln!("{end:?}: Asterisk told of hang-up requests: {told:?}");
+}
+
 #[tokio::test]
 async fn an_asterisk_that_somebody_else_restarts_is_found_again() {
-    for signal in [Signal::KILL, Signal::TERM] {
-        let mut service = Service::prepare();
-        service.patience = seconds(8);
-        let mut apart = Apart::start(service, &[]).await;
-        let scene = Scene::set(&apart.service).await;
+    restart(End::Crash).await;
+}
 
-        apart.end_asterisk(signal);
-        let lost_at = clock::now();
-        let live = apart.service.live().await.len();
-        assert!(signal != Signal::KILL || live == TALKING + RINGING, "nobody knows better yet");
-        apart.start_asterisk().await;
-        let [first, last] = scene.fill_again(&apart.service).await;
-
-        eprintln!("{signal:?}: the first call was answered in {first:?}, the last in {last:?}");
-        assert!(first < BACK_WITHIN, "{first:?}");
-        if signal == Signal::KILL {
-            scene.assert_closed(&apart.service, lost_at).await;
-        }
-        apart.service.logs(2 * TALKING + RINGING).await;
-        apart.service.assert_clean().await;
-    }
+#[tokio::test]
+async fn calls_of_an_asterisk_that_is_ended_in_order_are_closed_as_those_of_one_that_crashed() {
+    restart(End::Term).await;
+    restart(End::StopNow).await;
 }

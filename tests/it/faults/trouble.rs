@@ -1,6 +1,7 @@
 //! A real Asterisk under trouble: too few connections, reloads, limits, a service
 //! that pauses, a second one with the same name.
 
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -8,8 +9,9 @@ use rustix::process::Signal;
 use serde_json::json;
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
 
-use super::scene::outcome;
+use super::scene::{outcome, results};
 use crate::support::callers::{Plan, call};
 use crate::support::clients::{Manner, Phones};
 use crate::support::desk::Desk;
@@ -26,6 +28,12 @@ async fn with_client(service: &Service, manner: Manner) -> Phones {
     client
 }
 
+/// How often Asterisk's log says this.
+fn asterisk_says(service: &Service, what: &str) -> usize {
+    let log = service.data().join("asterisk/log/messages.log");
+    std::fs::read_to_string(log).unwrap().matches(what).count()
+}
+
 /// How many logs have this status.
 async fn ended(service: &Service, calls: usize, status: &str) -> usize {
     let logs = service.logs(calls).await;
@@ -40,11 +48,16 @@ async fn a_switch_with_too_few_connections_fails_calls_whole_and_recovers() {
     service.change_asterisk_conf("http.conf", "sessionlimit = 256", "sessionlimit = 6");
     service.start_first().await;
     let _client = with_client(&service, Manner::answers_after(20)).await;
+    // Others who are connected, and say nothing.
+    let others = [(); 5].map(|()| TcpStream::connect(("127.0.0.1", service.ari_port)).unwrap());
     let burst = Plan { number: NUMBER, calls: 30, rate: 60, talk_ms: 1_500 };
     let trace = burst.start(&service).finish(seconds(60)).await;
+    let closed_unheard = asterisk_says(&service, "session count exceeded");
+    let others = others.map(drop).len();
     let answered = trace.answered_with(200);
     service.assert_clean().await;
     eprintln!("{answered} of 30 were answered with six connections");
+    assert!(closed_unheard > others, "connections of the service were closed unheard");
     assert_eq!(ended(&service, 30, "ANSWERED").await, answered);
     let after = call(NUMBER, 200).start(&service).finish(seconds(30)).await;
     assert_eq!(after.answered_with(200), 1, "it has recovered");
@@ -123,8 +136,12 @@ async fn who_calls_from_an_address_of_no_carrier_is_refused_whatever_its_name() 
         ..crate::support::phone::Invite::to(&service, NUMBER)
     };
     let mut caller = Phone::invite(&service, invite).await;
-    let answer = caller.answer().await;
-    assert!([401, 403, 404].contains(&answer), "{answer}");
+    // Asterisk asks for a password that there isn't, lest names be guessed by their answers.
+    assert_eq!(caller.answer().await, 401);
+    eventually("Asterisk says why", seconds(3), async || {
+        (asterisk_says(&service, "No matching endpoint found") > 0).then_some(())
+    })
+    .await;
     assert!(client.trace().find(|message| message.is_request("INVITE")).is_none());
     service.assert_clean().await;
     assert!(service.logs_so_far().await.is_empty());
@@ -151,6 +168,30 @@ async fn a_client_does_not_ring_on_for_a_service_that_is_gone() {
     assert_eq!(caller.answer().await, 480);
     service.assert_clean().await;
     service.only_log().await;
+}
+
+/// The same where the service is stopped for longer than that, and goes on.
+#[tokio::test]
+async fn asterisk_gives_a_client_up_that_a_paused_service_does_not_and_it_has_not_answered() {
+    let mut service = Service::start().await;
+    let mut desk = Desk::start().await;
+    let campaign = service.seller().await.campaign(&service, NUMBER, "priority", 1).await;
+    campaign.link(service.client(&desk.contact()).await, json!({})).await;
+    let mut caller = Phone::call(&service, NUMBER).await;
+    desk.invited().await;
+    desk.answer("180 Ringing", "", "").await;
+    caller.ringing().await;
+    service.signal(Signal::STOP);
+    let paused = Instant::now();
+    desk.wait_for("a CANCEL", |message| message.is_request("CANCEL")).await;
+    let rang = paused.elapsed();
+    service.signal(Signal::CONT);
+    assert!((seconds(2)..seconds(7)).contains(&rang), "{rang:?}");
+    assert_eq!(caller.answer().await, 480);
+    service.assert_clean().await;
+    let log = service.only_log().await;
+    assert_eq!(outcome(&log), ("NOANSWER", "all_no_answer"));
+    assert_eq!(results(&log), ["no_answer"]);
 }
 
 /// A machine that pauses the service for longer than Asterisk waits for it.
@@ -200,6 +241,17 @@ async fn options(service: &Service) -> Duration {
     asked.elapsed()
 }
 
+/// How Asterisk is asked for the events of an application.
+pub fn event_socket(service: &Service, query: &str) -> Request {
+    let url = format!("ws://127.0.0.1:{}/ari/events?{query}", service.ari_port);
+    let mut request = url.into_client_request().unwrap();
+    let credentials = format!("capconduit:{}", service.secret("ari-password"));
+    let credentials = base64::engine::general_purpose::STANDARD.encode(credentials);
+    let credentials = format!("Basic {credentials}").parse().unwrap();
+    request.headers_mut().insert("authorization", credentials);
+    request
+}
+
 /// As a second instance with the same settings would.
 #[tokio::test]
 async fn a_second_instance_with_the_same_name_makes_the_first_step_down() {
@@ -211,13 +263,7 @@ async fn a_second_instance_with_the_same_name_makes_the_first_step_down() {
         (service.live_in("talking").await == 1).then_some(())
     })
     .await;
-    let url = format!("ws://127.0.0.1:{}/ari/events?app=capconduit", service.ari_port);
-    let mut request = url.into_client_request().unwrap();
-    let credentials = format!("capconduit:{}", service.secret("ari-password"));
-    let credentials = base64::engine::general_purpose::STANDARD.encode(credentials);
-    let credentials = format!("Basic {credentials}").parse().unwrap();
-    request.headers_mut().insert("authorization", credentials);
-    let (_second, _) = connect_async(request).await.unwrap();
+    let (_second, _) = connect_async(event_socket(&service, "app=capconduit")).await.unwrap();
 
     eventually("an alarm is raised", seconds(5), async || {
         (service.metrics().await.known("capconduit_ari_replaced") == 1.0).then_some(())

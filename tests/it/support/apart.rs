@@ -3,6 +3,7 @@
 
 use std::process::Command;
 
+use capconduit::clock;
 use rustix::process::{Signal, kill_process};
 
 use super::process::Process;
@@ -56,6 +57,16 @@ pub async fn booted(service: &Service) {
     eventually("Asterisk has booted", seconds(20), async || {
         let said = service.asterisk("core waitfullybooted");
         said.contains("fully booted").then_some(())
+    })
+    .await;
+}
+
+/// Waits until its dialplan keeps callers from an application that says nothing.
+pub async fn silent(service: &Service) {
+    eventually("the silence is long enough", seconds(10), async || {
+        let told = service.ari("asterisk/variable?variable=CAPCONDUIT_HEARD").await;
+        let heard: i64 = told["value"].as_str()?.parse().ok()?;
+        (clock::now().timestamp() - heard > 4).then_some(())
     })
     .await;
 }

@@ -108,9 +108,13 @@ fn assert_agrees(log: &Value) -> Agrees {
         .iter()
         .map(|it| (count(&it["position"]), number_of(&it["campaignClientSettingId"])))
         .collect();
-    // Where the service was killed just then, a client is dialled a second time.
-    let is_repeated =
-        |place: usize| attempts.get(place + 1).is_some_and(|(_, next)| attempts[place].1 == *next);
+    // Where the service was killed before it knew that a client was dialled, it is dialled after
+    // all; and nobody else twice.
+    let is_repeated = |place: usize| {
+        let attempt = &items(&log["attempts"])[place];
+        let is_unknown = attempt["result"] == "canceled" && attempt["ringingAt"].is_null();
+        is_unknown && attempts.get(place + 1).is_some_and(|(_, next)| attempts[place].1 == *next)
+    };
     let last_of_each: Vec<(u64, i64)> =
         (0..attempts.len()).filter(|place| !is_repeated(*place)).map(|at| attempts[at]).collect();
     ensure(dialled == last_of_each, || format!("dialled were {dialled:?}, and not {attempts:?}"))?;
@@ -442,6 +446,24 @@ fn a_log_that_was_falsified_does_not_agree() {
         set("/trace/links/5/verdict", json!("not_reached")),
         set("/trace/links/5/verdict", json!("no_endpoint")),
     ];
+    let repeated = |result: &str, ringing_at: Value| {
+        let mut log = falsifiable();
+        let attempts = log["attempts"].as_array_mut().unwrap();
+        let mut first = attempts[0].clone();
+        (first["result"], first["ringingAt"]) = (json!(result), ringing_at);
+        attempts.insert(0, first);
+        (attempts[1]["position"], attempts[2]["position"]) = (json!(2), json!(3));
+        let links = &mut log["trace"]["links"];
+        (links[1]["attempt"], links[3]["attempt"]) = (json!(2), json!(3));
+        log
+    };
+    assert_eq!(agrees(&repeated("canceled", Value::Null)), Ok(()), "it was perhaps not dialled");
+    for (result, ringing_at) in
+        [("busy", Value::Null), ("canceled", json!("2026-11-22T18:42:32.246Z"))]
+    {
+        let what = format!("one that was {result} is dialled again");
+        falsified.push((what, repeated(result, ringing_at)));
+    }
     for (one, other) in [(0, 1), (1, 3), (2, 3), (3, 4), (4, 5)] {
         let mut log = falsifiable();
         log["trace"]["links"].as_array_mut().unwrap().swap(one, other);

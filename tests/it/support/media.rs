@@ -44,15 +44,16 @@ struct Line {
 }
 
 /// What was heard at one end.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Ear {
-    last: Option<Instant>,
-    pub packets: u32,
+    /// When the last packet came, or else when the line began.
+    last: Instant,
+    packets: u32,
     /// Longer than it takes until a packet is missed.
     silences: Vec<Silence>,
 }
 
-/// Nothing came between these two packets.
+/// Nothing came in between: before the first packet, between two, or since the last.
 #[derive(Clone, Copy, Debug)]
 struct Silence {
     from: Instant,
@@ -62,9 +63,9 @@ struct Silence {
 /// What became of one call's audio.
 #[derive(Clone, Debug)]
 pub struct Heard {
-    pub sent: u32,
-    pub caller: Ear,
-    pub client: Ear,
+    sent: u32,
+    caller: Ear,
+    client: Ear,
 }
 
 // === impl Media ===
@@ -107,27 +108,37 @@ impl Media {
     /// Begins to send a call's audio to a port of Asterisk's.
     pub fn talk(&self, call: u32, port: u16) {
         assert!(call == CONTROL || port != self.client_port);
+        let began = Instant::now();
         let line = Line {
             target: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-            began: Instant::now(),
+            began,
             sent: 0,
-            caller: Ear::default(),
-            client: Ear::default(),
+            caller: Ear::since(began),
+            client: Ear::since(began),
         };
         assert!(self.lines.lock().unwrap().insert(call, line).is_none(), "a call has one line");
     }
 
-    /// Ends a call's audio: what was heard of it.
+    /// Ends a call's audio, before the call itself is ended: what was heard of it, and
+    /// for how long nothing has been heard by now.
     pub fn hush(&self, call: u32) -> Heard {
+        let heard = self.heard(call);
+        self.left(call);
+        heard
+    }
+
+    /// Ends the audio of a call whose other side has hung up: that nothing is heard any
+    /// more is as it should be.
+    pub fn left(&self, call: u32) -> Heard {
         let line = self.lines.lock().unwrap().remove(&call).expect("it talks");
         Heard { sent: line.sent, caller: line.caller, client: line.client }
     }
 
-    /// What was heard of a call so far.
+    /// What was heard of a call so far, and for how long nothing has been heard by now.
     pub fn heard(&self, call: u32) -> Heard {
         let lines = self.lines.lock().unwrap();
-        let line = &lines[&call];
-        Heard { sent: line.sent, caller: line.caller.clone(), client: line.client.clone() }
+        let (line, now) = (&lines[&call], Instant::now());
+        Heard { sent: line.sent, caller: line.caller.until(now), client: line.client.until(now) }
     }
 
     /// What was heard of the call past Asterisk.
@@ -146,17 +157,36 @@ impl Drop for Media {
 }
 
 impl Ear {
+    const fn since(began: Instant) -> Self {
+        Self { last: began, packets: 0, silences: Vec::new() }
+    }
+
     fn hear(&mut self, at: Instant) {
-        if let Some(last) = self.last.replace(at)
-            && at - last > PACKET * 2
-        {
-            self.silences.push(Silence { from: last, until: at });
-        }
+        self.note_silence(at);
+        self.last = at;
         self.packets += 1;
+    }
+
+    /// The same, with the silence that lasts.
+    fn until(&self, now: Instant) -> Self {
+        let mut ear = self.clone();
+        ear.note_silence(now);
+        ear
+    }
+
+    fn note_silence(&mut self, until: Instant) {
+        if until.saturating_duration_since(self.last) > PACKET * 2 {
+            self.silences.push(Silence { from: self.last, until });
+        }
     }
 }
 
 impl Heard {
+    /// How many packets one of the two missed, the one who missed more.
+    pub fn lost(&self) -> u32 {
+        self.sent.saturating_sub(self.caller.packets.min(self.client.packets))
+    }
+
     /// The longest silence at either end; none that was long enough to miss anything is zero.
     pub fn longest(&self) -> Duration {
         self.silences().map(Silence::length).max().unwrap_or_default()
@@ -245,4 +275,31 @@ fn call_of(packet: &[u8]) -> Option<u32> {
     let payload = packet.get(HEADER..HEADER + 8)?;
     let call = payload.strip_prefix(&MARK)?;
     Some(u32::from_be_bytes(call.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::support::wait::ms;
+
+    fn heard(ear: Ear) -> Heard {
+        Heard { sent: 50, caller: ear.clone(), client: ear }
+    }
+
+    #[test]
+    fn whoever_never_hears_anything_has_a_silence_as_long_as_the_call() {
+        let began = Instant::now();
+        let heard = heard(Ear::since(began).until(began + ms(1_000)));
+        assert_eq!((heard.longest(), heard.lost()), (ms(1_000), 50));
+    }
+
+    #[test]
+    fn a_silence_at_the_beginning_counts_and_so_does_one_that_lasts() {
+        let began = Instant::now();
+        let mut ear = Ear::since(began);
+        ear.hear(began + ms(300));
+        ear.hear(began + ms(320));
+        assert_eq!(heard(ear.until(began + ms(340))).longest(), ms(300));
+        assert_eq!(heard(ear.until(began + ms(900))).longest(), ms(580));
+    }
 }

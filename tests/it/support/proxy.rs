@@ -14,7 +14,7 @@ pub enum Flow {
     Open,
     /// They are closed, and new ones at once.
     Cut,
-    /// They stay open, and nothing passes: half-open ones look like this.
+    /// They stay open, and nothing passes, not even their end: half-open ones look like this.
     Stalled,
     /// Everything takes this long, in each direction.
     Slow(Duration),
@@ -25,23 +25,31 @@ pub enum Flow {
 pub struct Proxy {
     pub port: u16,
     flow: watch::Sender<Flow>,
+    forgotten: watch::Sender<()>,
 }
 
 impl Proxy {
     pub fn start(port: u16, target: u16) -> Self {
-        let (flow, seen) = watch::channel(Flow::Open);
+        let (flow, flow_seen) = watch::channel(Flow::Open);
+        let (forgotten, forgotten_seen) = watch::channel(());
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let target = SocketAddr::from((Ipv4Addr::LOCALHOST, target));
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.unwrap().block_on(accept(listener, target, seen));
+            runtime.unwrap().block_on(accept(listener, target, flow_seen, forgotten_seen));
         });
-        Self { port, flow }
+        Self { port, flow, forgotten }
     }
 
     pub fn set(&self, flow: Flow) {
         self.flow.send_replace(flow);
+    }
+
+    /// Connections that are open are dead for good, as after a firewall forgot them:
+    /// nothing passes over them any more, not even their end. New ones work.
+    pub fn forget(&self) {
+        self.forgotten.send_replace(());
     }
 }
 
@@ -50,6 +58,7 @@ async fn accept(
     listener: std::net::TcpListener,
     target: SocketAddr,
     mut flow: watch::Receiver<Flow>,
+    forgotten: watch::Receiver<()>,
 ) {
     let listener = TcpListener::from_std(listener).unwrap();
     loop {
@@ -60,7 +69,9 @@ async fn accept(
             accepted = listener.accept() => {
                 let Ok((near, _)) = accepted else { continue };
                 if *flow.borrow() != Flow::Cut {
-                    tokio::spawn(connect(near, target, flow.clone()));
+                    let mut forgotten = forgotten.clone();
+                    forgotten.mark_unchanged();
+                    tokio::spawn(connect(near, target, flow.clone(), forgotten));
                 }
             }
             changed = flow.changed() => if changed.is_err() { return },
@@ -68,19 +79,27 @@ async fn accept(
     }
 }
 
-async fn connect(near: TcpStream, target: SocketAddr, flow: watch::Receiver<Flow>) {
+async fn connect(
+    near: TcpStream,
+    target: SocketAddr,
+    flow: watch::Receiver<Flow>,
+    mut forgotten: watch::Receiver<()>,
+) {
     let Ok(far) = TcpStream::connect(target).await else { return };
     for stream in [&near, &far] {
         stream.set_nodelay(true).unwrap();
     }
-    let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+    let (mut near_in, mut near_out) = near.into_split();
+    let (mut far_in, mut far_out) = far.into_split();
     tokio::select! {
-        () = pump(near_in, far_out, flow.clone()) => {}
-        () = pump(far_in, near_out, flow) => {}
+        () = pump(&mut near_in, &mut far_out, flow.clone()) => {}
+        () = pump(&mut far_in, &mut near_out, flow) => {}
+        // Both ends stay open, and hear nothing.
+        _ = forgotten.changed() => std::future::pending().await,
     }
 }
 
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut flow: watch::Receiver<Flow>) {
+async fn pump(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, mut flow: watch::Receiver<Flow>) {
     let mut buffer = vec![0; 65_536];
     let mut cut = flow.clone();
     loop {
@@ -88,8 +107,10 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut flow: watch::
             _ = cut.wait_for(|flow| *flow == Flow::Cut) => return,
             read = from.read(&mut buffer) => read,
         };
+        // While nothing passes, no end does either.
+        let now = flow.wait_for(|flow| *flow != Flow::Stalled).await.map(|flow| *flow);
         let Ok(read @ 1..) = read else { return };
-        match flow.wait_for(|flow| *flow != Flow::Stalled).await.map(|flow| *flow) {
+        match now {
             Ok(Flow::Open) => {}
             Ok(Flow::Slow(by)) => tokio::time::sleep(by).await,
             _ => return,

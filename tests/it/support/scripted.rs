@@ -156,6 +156,14 @@ impl ScriptedSwitch {
         drop(socket.send(Say::Text(text.to_owned())));
     }
 
+    /// Says so many things that nobody acts on, if somebody is connected.
+    pub fn babble(&self, count: usize) {
+        let model = self.shared.model.lock();
+        for _ in 0..count {
+            model.say(serde_json::json!({"type": "InventedLater"}));
+        }
+    }
+
     /// Crashes and is there again: no channel, no bridge, nobody is told.
     pub fn reboot(&self) {
         let mut model = self.shared.model.lock();
@@ -201,6 +209,12 @@ impl ScriptedSwitch {
         self.shared.model.lock().end(channel, cause, sip, false);
     }
 
+    /// Whoever is at this channel leaves, and nothing tells of it but that the channel has
+    /// left the application.
+    pub fn leave(&self, channel: &str) {
+        self.shared.model.lock().leave(channel);
+    }
+
     /// The channel is gone, and no event says so.
     pub fn vanish(&self, channel: &str) {
         self.shared.model.lock().remove(channel);
@@ -216,6 +230,12 @@ impl ScriptedSwitch {
     /// How many legs were dialled so far.
     pub fn dialled_so_far(&self) -> usize {
         self.shared.model.lock().dialled.len()
+    }
+
+    /// When the application last heard of it, as it says: in seconds since 1970.
+    pub fn heard(&self) -> Option<i64> {
+        let model = self.shared.model.lock();
+        model.variable.strip_prefix("variable=CAPCONDUIT_HEARD&value=")?.parse().ok()
     }
 
     /// How often an event socket was connected.

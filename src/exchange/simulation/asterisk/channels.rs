@@ -3,6 +3,7 @@
 
 use rand::RngExt;
 
+use super::super::legs::LegEnd;
 use super::super::people::Client;
 use super::{ASK_AGAIN_MS, Asterisk, Happening, Leg, Live, PATIENCE_MS};
 use crate::ari::{ChannelState, EventKind, LegId};
@@ -49,7 +50,7 @@ impl Asterisk {
         if is_there {
             channel.in_application = true;
             self.checks.entered(channel.story, self.now);
-            self.emit(&id, |channel| EventKind::StasisStart { channel });
+            self.emit(&id, |channel| EventKind::StasisStart { channel, args: Vec::new() });
         } else if left == 0 {
             let channel = self.channels.remove(&id).expect("it was just there");
             self.checks.left(channel.story, self.now);
@@ -118,7 +119,8 @@ impl Asterisk {
         channel.state = ChannelState::Up;
         let story = channel.story;
         let talks_until = self.now + self.checks.stories[story].caller.talk_ms;
-        self.checks.heard(story, self.now, talks_until);
+        let with = self.client_beside(id);
+        self.checks.heard(story, self.now, talks_until, with);
         self.plan_at(talks_until, Happening::CallerLeaves(id.to_owned()));
         self.emit(id, |channel| EventKind::ChannelStateChange { channel });
     }
@@ -138,7 +140,8 @@ impl Asterisk {
             alone_for: 0,
         };
         self.channels.insert(id.to_owned(), channel);
-        self.emit(id, |channel| EventKind::StasisStart { channel });
+        self.checks.leg_made(story, id, self.now);
+        self.emit(id, |channel| EventKind::StasisStart { channel, args: Vec::new() });
     }
 
     /// The INVITE is sent: from here on the client is being rung.
@@ -260,6 +263,24 @@ impl Asterisk {
         self.bridges.get(bridge)?.iter().find(waits).cloned()
     }
 
+    /// The answered client in the same bridge.
+    pub(super) fn client_beside(&self, caller: &str) -> Option<String> {
+        let bridge = self.channels.get(caller)?.bridge.as_ref()?;
+        let is_answered = |id: &&String| {
+            let channel = &self.channels[*id];
+            channel.leg.is_some() && channel.state == ChannelState::Up
+        };
+        self.bridges.get(bridge)?.iter().find(is_answered).cloned()
+    }
+
+    /// The service looks at a leg, and knows whether its client is there to talk to.
+    pub(super) fn note_client_seen(&mut self, leg: &str) {
+        let Some(channel) = self.channels.get(leg) else { return };
+        if channel.leg.is_some() && channel.bridge.is_some() && channel.state == ChannelState::Up {
+            self.checks.stories[channel.story].client_seen = true;
+        }
+    }
+
     pub(super) fn emit_dial(&mut self, id: &str, dialstatus: &str) {
         if !self.channels.contains_key(id) {
             return;
@@ -281,12 +302,18 @@ impl Asterisk {
     /// Asked for over ARI.
     pub(super) fn hang_up(&mut self, id: &str, cause: i32) {
         let Some(channel) = self.channels.get(id) else { return };
+        if cause == DEFECT {
+            self.checks.must_not_be_cut_off(channel.story, self.now);
+        }
         if channel.leg.is_none() && !channel.is_ghost {
             match cause {
                 NO_CALL => {}
                 // Perhaps its call was cut off.
                 DEFECT => {}
                 _ => self.checks.released(channel.story),
+            }
+            if channel.state == ChannelState::Ring && cause != NO_CALL {
+                self.checks.told(channel.story, cause);
             }
             self.checks.left(channel.story, self.now);
         }
@@ -302,7 +329,10 @@ impl Asterisk {
         let Some(channel) = self.channels.get(id) else { return };
         let is_leg = channel.leg.is_some();
         if is_leg {
-            self.checks.leg_gone(channel.story, id, self.now);
+            let was_answered = channel.state == ChannelState::Up;
+            let by_client = cause.filter(|_| !soft).map(|cause| (cause, sip));
+            let end = LegEnd { at: self.now, was_answered, by_client };
+            self.checks.leg_gone(channel.story, id, end);
         }
         if !channel.in_application {
             self.channels.remove(id);

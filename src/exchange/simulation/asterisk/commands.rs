@@ -1,7 +1,6 @@
 //! Commands: carried out at some time, or not, and answered, or not.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use rand::RngExt;
 use tokio::sync::oneshot;
@@ -9,6 +8,7 @@ use tokio::time::timeout;
 
 use super::super::people::{Client, Moment};
 use super::{APPLICATION, Asterisk, Happening, Shared};
+use crate::ari::client::REQUEST_TIMEOUT;
 use crate::ari::model::Bridge;
 use crate::ari::switch::Done;
 use crate::ari::{AriError, Channel, ChannelId, Switch};
@@ -35,7 +35,13 @@ pub enum Command {
 pub enum Found {
     Nothing,
     Created,
-    Channel { id: String, at: Moment, channel: Option<Channel> },
+    /// The INVITE of this leg was sent.
+    Dialled(String),
+    Channel {
+        id: String,
+        at: Moment,
+        channel: Option<Channel>,
+    },
     Channels(Vec<Channel>),
     Bridges(Vec<Bridge>),
 }
@@ -43,9 +49,12 @@ pub enum Found {
 pub type Answer = Result<Found, AriError>;
 pub type Reply = oneshot::Sender<Answer>;
 
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 const FOREVER_MS: u64 = 15_000;
+/// An answer that comes so late is just not given up.
+const LATE_MS: u64 = 1_900;
 const MOMENT_MS: u64 = 4;
+/// As long as a command without an answer is waited for, and then some.
+const WAIT_MS: u64 = 3_000;
 
 impl Asterisk {
     /// A command is on its way.
@@ -59,6 +68,12 @@ impl Asterisk {
         {
             self.checks.about_to_dial(leg.story, self.now);
         }
+        if let Command::Answer(caller) = &command
+            && let Some(channel) = self.channels.get(caller)
+        {
+            let (story, has_client) = (channel.story, self.client_beside(caller).is_some());
+            self.checks.about_to_answer(story, has_client, self.now);
+        }
         if !self.is_running() {
             let nobody = AriError::NotSent { operation: "any", source: "refused".into() };
             return self.plan(1, Happening::Replies(reply, Box::new(Err(nobody))));
@@ -66,10 +81,12 @@ impl Asterisk {
         let mut after = self.luck.random_range(0..MOMENT_MS);
         let mut kept = Some(reply);
         if self.is_unreliable {
-            match self.luck.random_range(0..200) {
+            let mishap = self.luck.random_range(0..200);
+            self.note_mishap(&command, mishap);
+            match mishap {
                 0..4 => after = self.luck.random_range(0..400),
                 // Carried out when nobody waits for it any more.
-                4 => after = self.luck.random_range(3_050..6_000),
+                4 => after = self.luck.random_range(2_050..6_000),
                 // Carried out; the connection breaks before the answer.
                 5..=6 => kept = None,
                 // Carried out; the answer never comes.
@@ -83,6 +100,37 @@ impl Asterisk {
             }
         }
         self.plan(after, Happening::Executes(command, kept));
+    }
+
+    /// Whoever wants to look at the call waits for this command, or has to look again.
+    fn note_mishap(&mut self, command: &Command, mishap: u32) {
+        if mishap > 9 {
+            return;
+        }
+        self.checks.report.commands_hurt += 1;
+        let story = self.story_of(command);
+        if mishap >= 4 && command.is_look() {
+            self.checks.look_is_lost(story, self.now);
+        }
+        self.checks.look_waits(story, self.now, WAIT_MS);
+    }
+
+    /// Whose call a command is about, if that is known.
+    fn story_of(&self, command: &Command) -> Option<usize> {
+        let channel = match command {
+            Command::Create { originator, .. } => originator,
+            Command::Add { channel, .. }
+            | Command::Remove { channel, .. }
+            | Command::Dial { channel, .. }
+            | Command::Answer(channel)
+            | Command::HangUp { channel, .. }
+            | Command::Look(channel) => channel,
+            Command::CreateBridge(bridge) | Command::DestroyBridge(bridge) => {
+                return self.bridge_stories.get(bridge).copied();
+            }
+            Command::Channels | Command::Bridges => return None,
+        };
+        self.checks.story_of(channel).or_else(|| self.checks.story_of_leg(channel))
     }
 
     fn keep_waiting(&mut self, reply: Option<Reply>) {
@@ -108,27 +156,50 @@ impl Asterisk {
     }
 
     pub(super) fn execute(&mut self, command: Command, reply: Option<Reply>) {
+        let after = self.answers_after(&command);
         let answer = if self.is_running() {
             self.carry_out(command)
         } else {
             Err(AriError::OutcomeUnknown { operation: "any", source: "reset".into() })
         };
-        let after = self.luck.random_range(0..MOMENT_MS);
         if let Some(reply) = reply {
             self.plan(after, Happening::Replies(reply, Box::new(answer)));
         }
     }
 
+    /// Now and then an answer is long on its way, and old when it arrives.
+    fn answers_after(&mut self, command: &Command) -> u64 {
+        if !self.is_hurt(150) {
+            return self.luck.random_range(0..MOMENT_MS);
+        }
+        let story = self.story_of(command);
+        self.checks.look_waits(story, self.now, WAIT_MS);
+        self.luck.random_range(0..LATE_MS)
+    }
+
+    /// True in one of so many cases, while things go wrong at all.
+    fn is_hurt(&mut self, one_in: u32) -> bool {
+        let is_hurt = self.goes_wrong(one_in);
+        self.checks.report.commands_hurt += u64::from(is_hurt);
+        is_hurt
+    }
+
     /// The answer arrives, if somebody still waits for it.
     pub(super) fn reply(&mut self, reply: Reply, answer: Answer) {
-        let looked_at = match &answer {
-            Ok(Found::Channel { id, at, .. }) => Some((id.clone(), *at)),
-            _ => None,
-        };
-        if reply.send(answer).is_ok()
-            && let Some((channel, at)) = looked_at
-        {
-            self.checks.looked_at(&channel, at, self.line.is_heard());
+        let (mut looked_at, mut dialled) = (None, None);
+        match &answer {
+            Ok(Found::Channel { id, at, .. }) => looked_at = Some((id.clone(), *at)),
+            Ok(Found::Dialled(leg)) => dialled = Some(leg.clone()),
+            _ => {}
+        }
+        if reply.send(answer).is_err() {
+            return;
+        }
+        if let Some((channel, at)) = looked_at {
+            self.checks.looked_at(&channel, at, self.now, self.line.is_heard());
+        }
+        if let Some(leg) = dialled {
+            self.checks.told_dialled(&leg, self.now);
         }
     }
 
@@ -145,13 +216,18 @@ impl Asterisk {
                 if !self.bridges.contains_key(&bridge) {
                     return not_found();
                 }
-                match self.channels.get(&channel) {
-                    None => return refused(400),
-                    Some(live) if !live.in_application => return refused(422),
-                    Some(_) => {}
+                let Some(live) = self.channels.get(&channel) else {
+                    // One that dies at this moment is put there, and isn't there.
+                    return if self.is_hurt(2) { Ok(Found::Nothing) } else { refused(400) };
+                };
+                // Or it is just entering our application.
+                if !live.in_application || self.is_hurt(300) {
+                    return refused(422);
                 }
                 self.leave_bridge(&channel);
-                self.channels.get_mut(&channel).expect("it is there").bridge = Some(bridge.clone());
+                let live = self.channels.get_mut(&channel).expect("it is there");
+                live.bridge = Some(bridge.clone());
+                self.bridge_stories.insert(bridge.clone(), live.story);
                 self.bridges.get_mut(&bridge).expect("it is there").insert(channel);
             }
             Command::Remove { bridge, channel } => {
@@ -159,9 +235,11 @@ impl Asterisk {
                 if !inside {
                     return refused(422);
                 }
+                self.checks.taken_out(&channel);
                 self.leave_bridge(&channel);
             }
             Command::DestroyBridge(bridge) => {
+                self.bridge_stories.remove(&bridge);
                 let Some(inside) = self.bridges.remove(&bridge) else { return not_found() };
                 for channel in inside {
                     self.channels.get_mut(&channel).expect("it was inside").bridge = None;
@@ -181,21 +259,30 @@ impl Asterisk {
                 self.create_leg(&channel, story, &endpoint);
                 return Ok(Found::Created);
             }
-            Command::Dial { channel, timeout_seconds } => match self.channels.get(&channel) {
-                None => return not_found(),
-                Some(live) if live.leg.as_ref().is_none_or(|leg| leg.dialled) => {
+            Command::Dial { channel, timeout_seconds } => {
+                let Some(live) = self.channels.get(&channel) else { return not_found() };
+                if live.leg.as_ref().is_none_or(|leg| leg.dialled) {
                     return refused(409);
                 }
-                Some(_) => self.dial_leg(&channel, timeout_seconds),
-            },
+                // It is just entering our application.
+                if self.is_hurt(300) {
+                    return refused(409);
+                }
+                self.dial_leg(&channel, timeout_seconds);
+                return Ok(Found::Dialled(channel));
+            }
             Command::Answer(channel) => {
                 if !self.channels.contains_key(&channel) {
                     return not_found();
+                }
+                if self.is_hurt(40) {
+                    return refused([412, 500][self.luck.random_range(0..2)]);
                 }
                 self.answer_caller(&channel);
             }
             Command::HangUp { channel, cause } => self.hang_up(&channel, cause),
             Command::Look(channel) => {
+                self.note_client_seen(&channel);
                 let live = self.channels.get(&channel).map(|live| self.shown(&channel, live));
                 return Ok(Found::Channel { id: channel, at: self.now, channel: live });
             }
@@ -212,6 +299,13 @@ impl Asterisk {
             }
         }
         Ok(Found::Nothing)
+    }
+}
+
+impl Command {
+    /// Whether it asks what is there.
+    const fn is_look(&self) -> bool {
+        matches!(self, Self::Look(_) | Self::Channels | Self::Bridges)
     }
 }
 

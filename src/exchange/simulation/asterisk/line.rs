@@ -190,7 +190,7 @@ impl Asterisk {
     pub(super) fn echo(&mut self, connection: u64) {
         if connection == self.line.connection && self.line.open {
             self.line.echoed = true;
-            self.checks.heard_again();
+            self.checks.heard_again(self.now);
             self.signal(Signal::Up);
         }
     }

@@ -28,6 +28,8 @@ pub struct Model {
     pub released: BTreeMap<String, i32>,
     /// How often it was started anew.
     pub boots: usize,
+    /// The query with which its newest variable was set.
+    pub variable: String,
     callers: usize,
 }
 
@@ -79,6 +81,7 @@ impl Default for Model {
             dialled: Vec::new(),
             released: BTreeMap::new(),
             boots: 0,
+            variable: String::new(),
             callers: 0,
         }
     }
@@ -209,6 +212,11 @@ impl Model {
         self.remove(id);
     }
 
+    pub fn leave(&mut self, id: &str) {
+        self.tell("StasisEnd", id, json!({}));
+        self.remove(id);
+    }
+
     pub fn remove(&mut self, id: &str) {
         self.channels.remove(id);
         for members in self.bridges.values_mut() {
@@ -287,6 +295,10 @@ impl Model {
                         "userevent": {"eventname": target, "token": body["variables"]["token"]},
                     }));
                 }
+                NO_CONTENT
+            }
+            "set variable" => {
+                target.clone_into(&mut self.variable);
                 NO_CONTENT
             }
             "ask for the startup time" => {

@@ -151,6 +151,7 @@ fn meaning(request: &Request) -> (&'static str, String) {
         ("POST", ["bridges", id, "addChannel"]) => ("add to bridge", *id),
         ("POST", ["bridges", id, "removeChannel"]) => ("remove from bridge", *id),
         ("POST", ["events", "user", name]) => ("probe", *name),
+        ("POST", ["asterisk", "variable"]) => ("set variable", &*request.query),
         ("GET", ["asterisk", "info"]) => ("ask for the startup time", ""),
         ("PUT", ["applications", _, "eventFilter"]) => ("filter events", ""),
         ("PUT", ["asterisk", "modules", module]) => ("reload module", *module),

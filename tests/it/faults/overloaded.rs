@@ -1,0 +1,125 @@
+//! Callers come three times as fast as they can be served, for a while, at the limit that
+//! ships: the machine goes on to serve as many as it can, and tells the others at once.
+
+use std::time::Instant;
+
+use serde_json::json;
+
+use crate::support::callers::Plan;
+use crate::support::clients::{Manner, Phones};
+use crate::support::phone::Phone;
+use crate::support::ports::Ports;
+use crate::support::service::Service;
+use crate::support::sip::{Message, Trace};
+use crate::support::wait::seconds;
+
+const NUMBER: &str = "+15550102601";
+/// Calls per second: two cores that also run callers and clients serve some 50, and no more
+/// (`make soak` says how many).
+const RATE: u32 = 150;
+const LASTS_SECONDS: u32 = 15;
+const CALLS: u32 = RATE * LASTS_SECONDS;
+
+/// How it went, as the callers' phones saw it.
+#[derive(Debug)]
+struct Figures {
+    /// How long it took to a 200, in milliseconds, from the shortest to the longest.
+    served: Vec<i64>,
+    /// The same for a 503.
+    refused: Vec<i64>,
+    /// Calls that went otherwise.
+    odd: usize,
+    /// Requests that a phone had to send again, as nobody had answered.
+    asked_again: usize,
+}
+
+/// How many times a phone sent this request more often than once.
+fn sent_again(call: &Trace, method: &str) -> usize {
+    call.count(|message| message.sent && message.is_request(method)).saturating_sub(1)
+}
+
+impl Figures {
+    fn of(seen: &Trace) -> Self {
+        let mut figures = Self { served: Vec::new(), refused: Vec::new(), odd: 0, asked_again: 0 };
+        for call in seen.calls().values() {
+            figures.asked_again += sent_again(call, "INVITE") + sent_again(call, "BYE");
+            let Some(asked) = call.find(|message| message.is_request("INVITE")) else {
+                eprintln!("{call:#?}");
+                figures.odd += 1;
+                continue;
+            };
+            let asked = asked.at;
+            let answer = call.find(|message| message.final_status().is_some());
+            let after = |answer: &Message| (answer.at - asked).num_milliseconds();
+            match answer.map(|answer| (answer.final_status(), after(answer))) {
+                Some((Some(200), ms)) => figures.served.push(ms),
+                Some((Some(503), ms)) => figures.refused.push(ms),
+                _ => figures.odd += 1,
+            }
+        }
+        figures.served.sort_unstable();
+        figures.refused.sort_unstable();
+        figures
+    }
+
+    fn tell(&self) {
+        let (served, refused) = (self.served.len(), self.refused.len());
+        eprintln!(
+            "{CALLS} calls at {RATE}/s: {served} served ({:.1}/s), {refused} refused, {} odd",
+            served as f64 / f64::from(LASTS_SECONDS),
+            self.odd
+        );
+        for (what, times) in [("200", &self.served), ("503", &self.refused)] {
+            let [half, most, all] = [50, 95, 100].map(|percent| percentile(times, percent));
+            eprintln!("{what} after {half} ms in the middle, {most} ms for 95 %, {all} ms at most");
+        }
+        eprintln!("{} requests were sent again", self.asked_again);
+    }
+}
+
+/// Of sorted values; zero of none.
+fn percentile(values: &[i64], percent: usize) -> i64 {
+    let place = (values.len() * percent / 100).min(values.len().saturating_sub(1));
+    values.get(place).copied().unwrap_or_default()
+}
+
+async fn under_load(limit: Option<usize>) -> (Service, Phones, Figures) {
+    let mut service = Service::prepare_at(Ports::claim_for_many_calls());
+    service
+        .settings
+        .extend(limit.map(|limit| ("CAPCONDUIT__CALLS__MOST_IN_SETUP", limit.to_string())));
+    service.start_first().await;
+    let client = Phones::start_silent(&service, Manner::answers_after(100)).await;
+    let campaign = service.seller().await.campaign(&service, NUMBER, "priority", 20).await;
+    let wide = json!({"maxConcurrency": 2_000});
+    campaign.link(service.client(&client.contact()).await, wide).await;
+    let plan = Plan { number: NUMBER, calls: CALLS, rate: RATE, talk_ms: 1_000 };
+    let seen = plan.start(&service).seen(seconds(120)).await;
+    let figures = Figures::of(&seen);
+    figures.tell();
+    (service, client, figures)
+}
+
+/// How often Asterisk has said that one of its queues is too long; it turns callers away then.
+fn alerts(service: &Service) -> usize {
+    let log = service.data().join("asterisk/log/messages.log");
+    std::fs::read_to_string(log).unwrap().matches("scheduled tasks").count()
+}
+
+#[tokio::test]
+async fn experiment() {
+    for limit in [Some(100), Some(30)] {
+        eprintln!("=== limit {limit:?}");
+        let (service, _client, _) = under_load(limit).await;
+        eprintln!("alerts {}", alerts(&service));
+        eprintln!("{}", service.asterisk("core show taskprocessors").lines().take(4).collect::<Vec<_>>().join("\n"));
+        let asked = Instant::now();
+        let mut late = Phone::call(&service, NUMBER).await;
+        let status = late.answer().await;
+        eprintln!("then {status} after {:?}", asked.elapsed());
+        late.hang_up().await;
+        eprintln!("over limit {}", service.metrics().await.known("capconduit_calls_over_limit_total"));
+        service.assert_clean().await;
+        eprintln!("logs {}", service.logs_total().await);
+    }
+}
