@@ -11,7 +11,7 @@
 //! than that instance needs to find it itself. What other programs have there isn't ours
 //! to judge, whatever it looks like.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -133,11 +133,12 @@ impl Watchdog {
 
 /// Callers who wait to be served, and of whom no call knows.
 pub fn unserved(found: &Found, expected: &Expected<'_>) -> Vec<Channel> {
+    let led_elsewhere = led_elsewhere(found, expected);
     let waits = |channel: &&Channel| {
         is_caller(channel, expected.application)
             && channel.state == ChannelState::Ring
             && !expected.callers.contains_key(&channel.id)
-            && !is_led_elsewhere(found, expected, &channel.id)
+            && !led_elsewhere.contains(&channel.id)
     };
     found.channels.iter().filter(waits).cloned().collect()
 }
@@ -154,6 +155,7 @@ pub fn incomplete(found: &Found, expected: &Expected<'_>) -> Vec<CallId> {
 
 fn compare(found: &Found, expected: &Expected<'_>) -> BTreeSet<Finding> {
     let calls: HashSet<CallId> = expected.callers.values().copied().collect();
+    let led_elsewhere = led_elsewhere(found, expected);
     let mut findings = BTreeSet::new();
     for channel in &found.channels {
         let is_stranger = match LegId::parse(channel.id.as_str()) {
@@ -162,31 +164,28 @@ fn compare(found: &Found, expected: &Expected<'_>) -> BTreeSet<Finding> {
                 is_caller(channel, expected.application)
                     && channel.state != ChannelState::Ring
                     && !expected.callers.contains_key(&channel.id)
-                    && !is_led_elsewhere(found, expected, &channel.id)
+                    && !led_elsewhere.contains(&channel.id)
             }
         };
         if is_stranger {
             findings.insert(Finding::ChannelWithoutCall(channel.id.clone()));
         }
     }
-    let channels: BTreeMap<_, _> = found.channels.iter().map(|c| (&c.id, c.state)).collect();
-    for bridge in &found.bridges {
-        let Some(call) = CallId::parse_name(&bridge.id) else { continue };
-        if calls.contains(&call) {
-            continue;
-        }
+    let channels: Channels<'_> = found.channels.iter().map(|c| (&c.id, c)).collect();
+    for (call, bridge) in bridges(found).filter(|(call, _)| !calls.contains(call)) {
         if expected.is_ours(call) {
             findings.insert(Finding::BridgeWithoutCall(bridge.id.clone()));
-        } else if let Some(alone) = left_alone(found, expected, bridge, call) {
+        } else if let Some(alone) = left_alone(&channels, expected, bridge, call) {
             findings.insert(Finding::LeftAlone(alone.clone()));
         }
     }
+    let apart = apart(found, expected);
     for (caller, call) in expected.callers {
-        match channels.get(caller) {
+        match channels.get(caller).map(|channel| channel.state) {
             None => {
                 findings.insert(Finding::CallWithoutChannel(*call));
             }
-            Some(ChannelState::Up) if is_apart(found, caller, *call) => {
+            Some(ChannelState::Up) if apart.contains(call) => {
                 findings.insert(Finding::CallApart(*call));
             }
             Some(_) => {}
@@ -196,25 +195,36 @@ fn compare(found: &Found, expected: &Expected<'_>) -> BTreeSet<Finding> {
     findings
 }
 
-/// Whether the caller and an answered client aren't in the call's bridge.
-fn is_apart(found: &Found, caller: &ChannelId, call: CallId) -> bool {
-    let bridge = found.bridges.iter().find(|bridge| CallId::parse_name(&bridge.id) == Some(call));
-    let inside = |id: &ChannelId| bridge.is_some_and(|bridge| bridge.channels.contains(id));
-    let mut answered =
-        legs(found).filter(|(leg, channel)| leg.call == call && channel.state == ChannelState::Up);
-    answered.any(|(_, channel)| !inside(caller) || !inside(&channel.id))
+/// What is on the switch, by its name. Of thousands of calls each is looked up, not looked for.
+type Channels<'a> = HashMap<&'a ChannelId, &'a Channel>;
+
+/// Calls whose caller and answered client aren't both in their bridge.
+fn apart(found: &Found, expected: &Expected<'_>) -> HashSet<CallId> {
+    let inside: HashMap<CallId, &[ChannelId]> =
+        bridges(found).map(|(call, bridge)| (call, &bridge.channels[..])).collect();
+    let is_inside = |call, id: &ChannelId| inside.get(&call).is_some_and(|all| all.contains(id));
+    let caller_of: HashMap<CallId, &ChannelId> =
+        expected.callers.iter().map(|(caller, call)| (*call, caller)).collect();
+    let mut apart = HashSet::new();
+    for (LegId { call, .. }, client) in legs(found) {
+        let both = || [Some(&client.id), caller_of.get(&call).copied()].into_iter().flatten();
+        if client.state == ChannelState::Up && both().any(|channel| !is_inside(call, channel)) {
+            apart.insert(call);
+        }
+    }
+    apart
 }
 
 /// Who talks to nobody in this bridge of another instance's call. Anybody but a leg of
 /// that call or a caller of our application is some other program's.
 fn left_alone<'a>(
-    found: &'a Found,
+    channels: &Channels<'a>,
     expected: &Expected<'_>,
     bridge: &Bridge,
     call: CallId,
 ) -> Option<&'a ChannelId> {
     let [alone] = &bridge.channels[..] else { return None };
-    let channel = found.channels.iter().find(|channel| channel.id == *alone)?;
+    let channel = channels.get(alone)?;
     let is_of_a_call = match LegId::parse(alone.as_str()) {
         Some(leg) => leg.call == call,
         None => is_caller(channel, expected.application) && !expected.callers.contains_key(alone),
@@ -222,18 +232,21 @@ fn left_alone<'a>(
     (is_of_a_call && channel.state == ChannelState::Up).then_some(&channel.id)
 }
 
-/// Whether it is in a bridge of another instance.
-fn is_led_elsewhere(found: &Found, expected: &Expected<'_>, channel: &ChannelId) -> bool {
-    let foreign = |bridge: &&Bridge| {
-        CallId::parse_name(&bridge.id).is_some_and(|call| !expected.is_ours(call))
-    };
-    found.bridges.iter().filter(foreign).any(|bridge| bridge.channels.contains(channel))
+/// Who is in a bridge of another instance.
+fn led_elsewhere<'a>(found: &'a Found, expected: &Expected<'_>) -> HashSet<&'a ChannelId> {
+    let foreign = bridges(found).filter(|(call, _)| !expected.is_ours(*call));
+    foreign.flat_map(|(_, bridge)| &bridge.channels).collect()
 }
 
 impl Expected<'_> {
     fn is_ours(&self, call: CallId) -> bool {
         call.mark() == self.mark
     }
+}
+
+/// The bridges of calls, whoever leads them.
+fn bridges(found: &Found) -> impl Iterator<Item = (CallId, &Bridge)> {
+    found.bridges.iter().filter_map(|bridge| Some((CallId::parse_name(&bridge.id)?, bridge)))
 }
 
 fn legs(found: &Found) -> impl Iterator<Item = (LegId, &Channel)> {
