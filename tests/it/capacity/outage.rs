@@ -246,7 +246,7 @@ async fn call(keeper: &Keeper, world: &World) {
 }
 
 /// How soon calls are taken again once Redis is back.
-const BACK_WITHIN: Duration = Duration::from_secs(3);
+const BACK_WITHIN: Duration = Duration::from_secs(15);
 /// So many calls that there are others at every step of theirs.
 const UNDER_LOAD: u64 = 30;
 
