@@ -229,6 +229,10 @@ impl Checks {
         }
     }
 
+    pub fn told_of(&mut self, story: usize) {
+        self.stories[story].is_known = true;
+    }
+
     pub fn told_left(&mut self, story: usize, at: Moment) {
         self.stories[story].told_left.get_or_insert(at);
     }

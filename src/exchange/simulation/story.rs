@@ -32,6 +32,8 @@ pub struct Story {
     /// When the last client that was dialled was gone.
     pub parted: Option<Moment>,
     pub left: Option<Moment>,
+    /// This life of the service was told of it.
+    pub is_known: bool,
     /// When the service was told that it had left.
     pub told_left: Option<Moment>,
     /// The service has done something for the caller, who waits until it can.
@@ -115,6 +117,7 @@ impl Story {
             talked_with: None,
             parted: None,
             left: None,
+            is_known: false,
             told_left: None,
             is_begun: false,
             client_seen: false,
@@ -168,6 +171,7 @@ impl Story {
 
     /// Of another life of the service.
     pub fn starts_anew(&mut self) {
+        self.is_known = false;
         self.met_defect = self.met_defect.filter(|met| *met == Met::CutOff);
     }
 
@@ -295,8 +299,9 @@ impl Story {
     /// Whether it came and left while nobody looked, and no client knew of it.
     pub fn was_only_hidden(&self) -> bool {
         let Some(entered) = self.entered else { return true };
-        // One who still waited to be served is known to nobody, once the service is dead.
-        let waited = !self.is_begun && self.told_left.is_none();
+        // One who still waited to be served is known to nobody, once the service is dead:
+        // nor does the next life know who it is whose end it is told of.
+        let waited = !self.is_begun && (self.told_left.is_none() || !self.is_known);
         let since = if waited { self.left.unwrap_or(entered) } else { entered };
         self.link.is_none() && !self.released && self.may_be_unknown_since(since)
     }

@@ -28,6 +28,8 @@ pub struct Line {
 /// Whom an event tells what, for the checks.
 #[derive(Clone, Copy, Debug)]
 pub enum Told {
+    /// The caller of this story has come.
+    CallerCame(usize),
     /// The caller of this story is gone.
     CallerGone(usize),
     Other(usize),
@@ -100,6 +102,7 @@ impl Asterisk {
         channel.told_at = channel.told_at.max(self.now + lag);
         let at = channel.told_at;
         let told = match &kind {
+            EventKind::StasisStart { .. } if !is_leg => Told::CallerCame(story),
             EventKind::StasisEnd { .. } | EventKind::ChannelDestroyed { .. } if !is_leg => {
                 Told::CallerGone(story)
             }
@@ -119,12 +122,14 @@ impl Asterisk {
     pub(super) fn deliver(&mut self, connection: u64, event: Event, told: Told) {
         if !self.line.open || connection != self.line.connection {
             self.checks.report.events_lost += 1;
-            let (Told::CallerGone(story) | Told::Other(story)) = told;
+            let (Told::CallerCame(story) | Told::CallerGone(story) | Told::Other(story)) = told;
             self.checks.lose(story, moment_of(self.began, event.at));
             return;
         }
-        if let Told::CallerGone(story) = told {
-            self.checks.told_left(story, self.now);
+        match told {
+            Told::CallerCame(story) => self.checks.told_of(story),
+            Told::CallerGone(story) => self.checks.told_left(story, self.now),
+            Told::Other(_) => {}
         }
         self.signal(Signal::Event(event));
     }
