@@ -69,7 +69,7 @@ impl RedisLedger {
     /// When the URL isn't one.
     pub fn start(settings: RedisSettings, cancel: CancellationToken) -> Result<Self, RedisError> {
         let client = redis::Client::open(settings.url.as_str())?;
-        let link = Arc::new(Link::new(client, &settings.prefix, &settings.node));
+        let link = Arc::new(Link::new(client, &settings));
         tokio::spawn({
             let link = link.clone();
             async move { cancel.run_until_cancelled(link.keep()).await }

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use super::RedisSettings;
 use crate::capacity::Status;
 
 /// A connection to a server that keeps the epoch in force.
@@ -35,6 +36,7 @@ pub(super) struct Link {
     client: Client,
     prefix: String,
     node: String,
+    look_patience: Duration,
     session: ArcSwapOption<Session>,
     status: watch::Sender<Status>,
     /// Rung when a command failed: something may have changed.
@@ -42,6 +44,7 @@ pub(super) struct Link {
 }
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
+/// A server that answers no look for so long is away, unless commands are waited for longer.
 const LOOK_PATIENCE: Duration = Duration::from_millis(500);
 /// How often the server is looked at, without any trouble.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -87,11 +90,13 @@ return 1";
 // === impl Link ===
 
 impl Link {
-    pub(super) fn new(client: Client, prefix: &str, node: &str) -> Self {
+    pub(super) fn new(client: Client, settings: &RedisSettings) -> Self {
         Self {
             client,
-            prefix: format!("{{{prefix}}}:"),
-            node: node.to_owned(),
+            prefix: format!("{{{}}}:", settings.prefix),
+            node: settings.node.clone(),
+            // A look may stand behind commands that are still waited for.
+            look_patience: LOOK_PATIENCE.max(settings.patience),
             session: ArcSwapOption::empty(),
             status: watch::channel(Status::Away).0,
             trouble: Notify::new(),
@@ -152,7 +157,8 @@ impl Link {
     /// Follows the epochs of one server process. Gives the reason when it can't any more.
     async fn watch(&self, mut connection: MultiplexedConnection, run: &str) -> String {
         loop {
-            let looked = in_time(LOOK_PATIENCE, self.epoch_in_force(&mut connection, run)).await;
+            let looked =
+                in_time(self.look_patience, self.epoch_in_force(&mut connection, run)).await;
             match looked {
                 Ok((epoch, is_open)) => self.follow(&connection, &epoch, is_open),
                 Err(error) => return error,
