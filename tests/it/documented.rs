@@ -85,7 +85,7 @@ impl World {
             .env("CAPCONDUIT_INTERNAL_TOKEN", self.service.secret("internal-token"))
             .stdin(Stdio::null())
             .kill_on_drop(true);
-        let ran = timeout(seconds(170), command.output()).await.expect("an end within time");
+        let ran = timeout(seconds(600), command.output()).await.expect("an end within time");
         let ran = ran.expect("Schemathesis: run scripts/fetch-api-tools");
         let said = String::from_utf8_lossy(&ran.stdout);
         assert!(ran.status.success(), "{said}\n{}", String::from_utf8_lossy(&ran.stderr));

@@ -29,6 +29,11 @@ pub struct Callers {
 
 impl Plan<'_> {
     pub fn start(self, service: &Service) -> Callers {
+        self.start_at_most(self.calls, service)
+    }
+
+    /// The same with no more than so many at once: a slow machine is called more slowly.
+    pub fn start_at_most(self, at_once: u32, service: &Service) -> Callers {
         let values = [
             ("number", self.number.to_owned()),
             ("talk_ms", self.talk_ms.to_string()),
@@ -43,7 +48,7 @@ impl Plan<'_> {
                 command
                     .arg(target)
                     .args(["-p", &service.ports.single().to_string()])
-                    .args(["-m", &self.calls.to_string(), "-l", &self.calls.to_string()])
+                    .args(["-m", &self.calls.to_string(), "-l", &at_once.to_string()])
                     .args(["-r", &self.rate.to_string()]);
             },
         );
@@ -53,9 +58,10 @@ impl Plan<'_> {
 
 impl Callers {
     /// Nobody calls any more, and those who talk or wait come to their end.
-    pub async fn stop(mut self, bound: Duration) {
+    pub async fn stop(mut self, bound: Duration) -> Trace {
         assert!(self.process.signal(Signal::USR1), "they called all the time");
         self.process.finished("the callers are done", bound).await;
+        Trace::read(&self.messages)
     }
 
     /// Waits for the end of every call.

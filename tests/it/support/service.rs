@@ -1,5 +1,6 @@
 //! The whole product, running: the real binary with an Asterisk of its own.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -447,15 +448,18 @@ impl Service {
 
     /// The logs that are there by now, oldest first.
     pub async fn logs_so_far(&self) -> Vec<Value> {
-        let mut logs = Vec::new();
+        // One that comes between two pages moves another to the next, which has it again.
+        let mut logs = BTreeMap::new();
         for page in 1.. {
             let path = format!("/api/admin/logs?page={page}&per_page=200");
             let found = self.admin().get(&path).await;
-            logs.extend_from_slice(items(&found));
+            let logs_of_page = items(&found).iter().map(|log| (log["id"].to_string(), log.clone()));
+            logs.extend(logs_of_page);
             if items(&found).len() < 200 {
                 break;
             }
         }
+        let mut logs: Vec<_> = logs.into_values().collect();
         logs.sort_by_key(|log| log["timestampStart"].to_string());
         logs
     }
