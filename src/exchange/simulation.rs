@@ -5,11 +5,11 @@
 //! ([`people`]) act on it at random, most of all at the wrong moment. The real exchange
 //! (registry, machines, ledger, journal) runs on it in simulated time, while answers are
 //! lost, events are lost, doubled and late, the socket breaks, Asterisk hangs and
-//! crashes, the database is away, and the service itself is killed at any step and
-//! started again. After every step [`checks`] looks whether a promise was broken, and at
-//! the end whether every record says what became of its caller ([`story`]) and of the
-//! clients who were dialled ([`legs`]). Some episodes are calm: people do what they do, and
-//! nothing else goes wrong. In these nothing is left for an audit to mend.
+//! crashes, the database is away, and the service itself is killed at any step, or asked
+//! to end, and started again. After every step [`checks`] looks whether a promise was
+//! broken, and at the end whether every record says what became of its caller ([`story`])
+//! and of the clients who were dialled ([`legs`]). Some episodes are calm: people do what
+//! they do, and nothing else goes wrong. In these nothing is left for an audit to mend.
 //!
 //! Everything random comes from one seed, so an episode that fails can be replayed:
 //!

@@ -268,6 +268,25 @@ async fn callers_who_wait_when_asterisk_starts_anew_or_the_service_ends_have_cal
     assert_eq!((registry.calls.len(), registry.waiting.len()), (5, 0));
 }
 
+#[tokio::test]
+async fn callers_who_wait_when_the_service_is_asked_to_end_go_back_and_so_does_who_comes_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _tasks) = journal(&folder, 16, Arc::default());
+    let switch = Arc::new(Empty::default());
+    let mut registry = registry(switch.clone(), journal, Arc::default(), one_number(), 2);
+    for number in 0..3 {
+        registry.on_caller(clock::now(), &caller(number), Arrival::New);
+    }
+    registry.on_request(Request::SendBack);
+    registry.on_caller(clock::now(), &caller(3), Arrival::New);
+    assert_eq!((registry.calls.len(), registry.waiting.len()), (0, 0));
+    registry.tracker.close();
+    tokio::time::timeout(Duration::from_secs(10), registry.tracker.wait()).await.unwrap();
+    let mut back: Vec<_> = switch.0.lock().iter().map(|(channel, _)| channel.clone()).collect();
+    back.sort();
+    assert_eq!(back, [0, 1, 2, 3].map(|number| caller(number).id.0));
+}
+
 /// A call has found its client, or has none.
 async fn all_set_up(registry: &Registry) {
     registry.tell_all(&Input::CallerGone);

@@ -35,6 +35,7 @@ pub struct Shared {
     pub asterisk: Mutex<Asterisk>,
     pub agenda_changed: Notify,
     pub operator_hangs_up: Notify,
+    pub asked_to_end: Notify,
 }
 
 pub struct Asterisk {
@@ -75,6 +76,10 @@ pub struct Asterisk {
 struct Live {
     state: ChannelState,
     in_application: bool,
+    /// How long a caller is still kept in the dialplan, where no application is there.
+    patience_left: u64,
+    /// It was kept there before.
+    has_waited: bool,
     bridge: Option<String>,
     /// Whose call it is a part of.
     story: usize,
@@ -96,10 +101,7 @@ struct Leg {
 #[derive(Debug)]
 enum Happening {
     Arrives(usize),
-    AsksAgain {
-        channel: String,
-        left: u64,
-    },
+    AsksAgain(String),
     CallerLeaves(String),
     Rings(String),
     SendsEarlyMedia(String),
@@ -193,6 +195,7 @@ impl Asterisk {
             asterisk: Mutex::new(asterisk),
             agenda_changed: Notify::new(),
             operator_hangs_up: Notify::new(),
+            asked_to_end: Notify::new(),
         })
     }
 
@@ -270,7 +273,7 @@ impl Asterisk {
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Arrives(story) => self.arrive(story),
-            Happening::AsksAgain { channel, left } => self.ask_again(channel, left),
+            Happening::AsksAgain(channel) => self.ask_again(channel),
             Happening::CallerLeaves(channel) => self.caller_leaves(&channel),
             Happening::Rings(leg) => self.rings(&leg),
             Happening::SendsEarlyMedia(leg) => self.emit_dial(&leg, "PROGRESS"),
@@ -328,6 +331,18 @@ impl Asterisk {
 
     pub fn has_bridges(&self) -> bool {
         !self.bridges.is_empty()
+    }
+
+    /// The service serves nobody any more who isn't served yet.
+    pub fn takes_no_calls(&mut self, served: &[usize]) {
+        self.checks.takes_no_calls(self.now, served);
+    }
+
+    /// Nobody who could have been given back to the dialplan is left.
+    pub fn must_have_sent_back(&mut self) {
+        let is_here = |live: &&Live| live.leg.is_none() && live.in_application && !live.is_ghost;
+        let here: Vec<_> = self.channels.values().filter(is_here).map(|live| live.story).collect();
+        self.checks.must_have_been_sent_back(&here, self.now);
     }
 
     /// A promise that a number of things are none.

@@ -24,6 +24,8 @@ pub struct Checks {
     /// Of calls that had no client yet.
     early_defects: Vec<Defect>,
     pub stories: Vec<Story>,
+    /// Since when the service takes no calls any more.
+    gives_back_since: Option<Moment>,
     /// The first promise that was broken.
     pub broken: Option<String>,
     pub report: Report,
@@ -46,6 +48,9 @@ pub struct Report {
     /// Episodes in which nothing went wrong that wasn't a person's doing.
     pub calm: u64,
     pub kills: u64,
+    /// Lives of the service that were asked to end, and how often one gave a caller back.
+    pub asked_to_end: u64,
+    pub sent_back: u64,
     pub crashes_of_asterisk: u64,
     pub hangs: u64,
     pub breaks: u64,
@@ -85,6 +90,7 @@ impl Checks {
             began,
             early_defects: Vec::new(),
             stories: Vec::new(),
+            gives_back_since: None,
             broken: None,
             report: Report::default(),
         }
@@ -109,6 +115,16 @@ impl Checks {
 
     pub fn entered(&mut self, story: usize, at: Moment) {
         self.stories[story].entered.get_or_insert(at);
+    }
+
+    pub fn sent_back(&mut self, story: usize) {
+        self.report.sent_back += 1;
+        let story = &mut self.stories[story];
+        story.goes_back();
+        if story.link.is_some() || story.heard.is_some() {
+            let story = story.clone();
+            self.fail(|| format!("one who was served was given back: {story:?}"));
+        }
     }
 
     /// The caller hears the answer of the client that is in its bridge, if one is.
@@ -163,8 +179,19 @@ impl Checks {
 
     /// The service wants something done with a channel.
     pub fn acted_on(&mut self, channel: &str) {
+        let Some(story) = self.story_of(channel) else { return };
+        self.stories[story].is_begun = true;
+        let came = self.stories[story].entered;
+        if came.zip(self.gives_back_since).is_some_and(|(came, since)| came > since) {
+            let story = self.stories[story].clone();
+            self.fail(|| format!("a call was taken after all were to be given back: {story:?}"));
+        }
+    }
+
+    /// The service asks for it to be given back to the dialplan.
+    pub fn is_sent_back(&mut self, channel: &str) {
         if let Some(story) = self.story_of(channel) {
-            self.stories[story].is_begun = true;
+            self.stories[story].was_sent_back = true;
         }
     }
 
@@ -229,8 +256,34 @@ impl Checks {
         }
     }
 
-    pub fn told_of(&mut self, story: usize) {
-        self.stories[story].is_known = true;
+    pub fn told_of(&mut self, story: usize, at: Moment) {
+        self.stories[story].known_since.get_or_insert(at);
+        self.stories[story].is_given_back = self.gives_back_since.is_some();
+    }
+
+    /// Whoever comes from now on, or still waits to be served, is given back; so is one who
+    /// has just come, as this is read before it. `served` are the callers of live calls.
+    pub fn takes_no_calls(&mut self, now: Moment, served: &[usize]) {
+        self.gives_back_since = Some(now);
+        for (number, story) in self.stories.iter_mut().enumerate() {
+            let is_here = story.known_since.is_some() && story.entered.is_some();
+            let has_left = story.told_left.is_some_and(|left| left < now);
+            story.is_given_back |=
+                is_here && !has_left && !story.is_begun && !served.contains(&number);
+        }
+    }
+
+    /// None who came while there was time is left in the application by a service that ends.
+    pub fn must_have_been_sent_back(&mut self, here: &[usize], now: Moment) {
+        let Some(since) = self.gives_back_since else { return };
+        let left_out = here.iter().map(|story| &self.stories[*story]).find(|story| {
+            let heard =
+                story.known_since.is_some_and(|known| known.max(since) + UNDER_WAY_MS < now);
+            heard && story.is_given_back && !story.is_begun && !story.was_sent_back
+        });
+        if let Some(story) = left_out.cloned() {
+            self.fail(|| format!("it was not given back: {story:?}"));
+        }
     }
 
     pub fn told_left(&mut self, story: usize, at: Moment) {
@@ -246,6 +299,7 @@ impl Checks {
 
     /// The service that was told is no more, and what was on its way to it is lost.
     pub fn forget_what_was_told(&mut self, now: Moment) {
+        self.gives_back_since = None;
         let since = now.saturating_sub(UNDER_WAY_MS);
         for story in &mut self.stories {
             story.told_left = None;
@@ -411,7 +465,7 @@ impl Checks {
 
     /// What was counted of calls is what the records say, where one life counted them all.
     pub fn figures_must_be_right(&mut self, figures: &str, records: &[Arc<CallRecord>]) {
-        if self.report.kills > 0 {
+        if self.report.kills + self.report.asked_to_end > 0 {
             return;
         }
         let mut expected = BTreeMap::<String, u64>::new();
@@ -502,6 +556,8 @@ impl Report {
         self.whole += other.whole;
         self.calm += other.calm;
         self.kills += other.kills;
+        self.asked_to_end += other.asked_to_end;
+        self.sent_back += other.sent_back;
         self.crashes_of_asterisk += other.crashes_of_asterisk;
         self.hangs += other.hangs;
         self.breaks += other.breaks;
@@ -532,6 +588,8 @@ impl Report {
             self.whole,
             self.calm,
             self.kills,
+            self.asked_to_end,
+            self.sent_back,
             self.crashes_of_asterisk,
             self.hangs,
             self.breaks,
@@ -554,7 +612,7 @@ impl fmt::Display for Report {
         write!(
             f,
             "{} calls: {} answered, {} of them heard in part and exact, {} interrupted, {} refused for want of room, {} heard in whole; {} clients dialled; \
-             the service killed {} times, Asterisk crashed {} times, hung {} times, the socket broke \
+             the service killed {} times, asked to end {} times, which gave callers back {} times, Asterisk crashed {} times, hung {} times, the socket broke \
              {} times, {} episodes were calm; {} commands, {} lost, {} hurt; {} events lost, {} doubled; {} cancels met an answer, {} hung up by operators, {} of them answered, {} dropped out of their bridge; {} defects, {} of them outlived; {} looks at most found one channel alone; {} steps",
             self.calls,
             self.answered,
@@ -564,6 +622,8 @@ impl fmt::Display for Report {
             self.whole,
             self.dialled,
             self.kills,
+            self.asked_to_end,
+            self.sent_back,
             self.crashes_of_asterisk,
             self.hangs,
             self.breaks,

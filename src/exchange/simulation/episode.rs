@@ -26,6 +26,7 @@ use crate::clock::{self, Timestamp};
 use crate::exchange::{Exchange, Ground, Settings};
 use crate::ids::Mark;
 use crate::journal::JournalSettings;
+use crate::live::LiveCall;
 use crate::routing::Current;
 use crate::telemetry::{Metrics, Moment};
 
@@ -44,6 +45,17 @@ struct World {
     /// Nothing goes wrong in it.
     is_calm: bool,
     folder: TempDir,
+}
+
+/// How a life of the service ends.
+#[derive(Clone, Copy, Debug)]
+enum Until {
+    /// After so many steps, and there.
+    Killed { steps: u64 },
+    /// After so many steps it is told to, and may wait so long for its calls.
+    Asked { steps: u64, patience: Option<Duration> },
+    /// When everybody has left.
+    Rest,
 }
 
 /// In which callers arrive.
@@ -74,19 +86,19 @@ impl Episode {
         if self.is_told {
             world.switch.lock().tell();
         }
-        let kills = if world.is_calm { 0 } else { [0, 1, 1, 2, 3][world.luck.random_range(0..5)] };
-        for _ in 0..kills {
-            let steps = world.luck.random_range(1..1_500);
-            world.live(Some(steps));
+        let deaths = if world.is_calm { 0 } else { [0, 1, 1, 2, 3][world.luck.random_range(0..5)] };
+        for _ in 0..deaths {
+            let until = world.invent_death();
+            world.live(until);
             if world.is_broken() {
                 break;
             }
-            world.die();
+            world.die(until);
         }
         if !world.is_broken() {
-            world.live(None);
+            world.live(Until::Rest);
         }
-        world.end(kills, self.is_told)
+        world.end(deaths, self.is_told)
     }
 }
 
@@ -117,8 +129,18 @@ impl World {
         self.switch.lock().checks.broken.is_some()
     }
 
-    /// The service runs: until it has done so many steps, or until everybody has left.
-    fn live(&mut self, steps: Option<u64>) {
+    fn invent_death(&mut self) -> Until {
+        let steps = self.luck.random_range(1..1_500);
+        if self.luck.random_ratio(2, 3) {
+            return Until::Killed { steps };
+        }
+        let waits = self.luck.random_ratio(2, 3);
+        let patience = waits.then(|| Duration::from_millis(self.luck.random_range(0..15_000)));
+        Until::Asked { steps, patience }
+    }
+
+    /// The service runs.
+    fn live(&mut self, until: Until) {
         // A runtime for each life: to drop it is to kill the service, at this very point.
         let runtime =
             Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
@@ -134,17 +156,23 @@ impl World {
                 (asterisk.now, Instant::now())
             };
             clock::simulated::plan_defect(defect, again);
-            let stop_at = steps.map_or(u64::MAX, |steps| self.switch.lock().steps + steps);
-            let happenings = let_happen(&self.switch, since, began, stop_at);
+            let stop_at = until.steps().map_or(u64::MAX, |steps| self.switch.lock().steps + steps);
+            let happenings = async {
+                let_happen(&self.switch, since, began, stop_at).await;
+                if matches!(until, Until::Asked { .. }) && !self.is_broken() {
+                    self.switch.asked_to_end.notify_one();
+                    let_happen(&self.switch, since, began, u64::MAX).await;
+                }
+            };
             tokio::select! {
                 biased;
                 () = happenings => {}
-                () = self.serve(seed, steps.is_some()) => {}
+                () = self.serve(seed, until) => {}
             }
         });
     }
 
-    async fn serve(&self, seed: u64, until_killed: bool) {
+    async fn serve(&self, seed: u64, until: Until) {
         let (signals_in, signals) = mpsc::channel(SIGNALS);
         let routing = Arc::new(Current::default());
         routing.set(self.town.snapshot());
@@ -175,10 +203,11 @@ impl World {
         self.switch.agenda_changed.notify_one();
         let requests = exchange.requests.clone();
         let life = async {
-            if until_killed {
-                std::future::pending::<()>().await;
+            match until {
+                Until::Killed { .. } => std::future::pending().await,
+                Until::Asked { patience, .. } => self.end_as_asked(exchange, patience).await,
+                Until::Rest => self.come_to_rest(exchange, &metrics).await,
             }
-            self.come_to_rest(exchange, &metrics).await;
         };
         tokio::select! {
             biased;
@@ -199,6 +228,22 @@ impl World {
                 }
             }
         }
+    }
+
+    /// As a deploy ends it.
+    async fn end_as_asked(&self, exchange: Exchange, patience: Option<Duration>) {
+        self.switch.asked_to_end.notified().await;
+        self.switch.lock().checks.report.asked_to_end += 1;
+        if let Some(patience) = patience {
+            // The model's callers have the numbers of their stories.
+            let served: Vec<_> =
+                exchange.live.list().iter().filter_map(|call| story(call)).collect();
+            self.switch.lock().takes_no_calls(&served);
+            exchange.wait_for_calls(patience).await;
+            self.switch.lock().must_have_sent_back();
+        }
+        self.switch.lock().detach();
+        exchange.stop().await;
     }
 
     /// Everybody leaves in the end, and nothing of them is left.
@@ -249,11 +294,11 @@ impl World {
         checks.drift_must_be_explained(figures);
     }
 
-    /// It was killed; the world goes on without it for a while.
-    fn die(&mut self) {
+    /// It is no more; the world goes on without it for a while.
+    fn die(&mut self, how: Until) {
         let down_ms = self.luck.random_range(20..5_000);
         let mut asterisk = self.switch.lock();
-        asterisk.checks.report.kills += 1;
+        asterisk.checks.report.kills += u64::from(matches!(how, Until::Killed { .. }));
         // As the last write would have left them.
         let seen = asterisk.now.saturating_sub(self.luck.random_range(0..1_000));
         touch(self.folder.path(), self.began + Duration::from_millis(seen));
@@ -264,7 +309,7 @@ impl World {
         asterisk.now = back;
     }
 
-    fn end(self, kills: u32, is_told: bool) -> Report {
+    fn end(self, deaths: u32, is_told: bool) -> Report {
         let mut asterisk = self.switch.lock();
         asterisk.must_not("panics", panics::seen());
         if asterisk.checks.broken.is_none() {
@@ -274,7 +319,8 @@ impl World {
         if is_told && asterisk.checks.broken.is_some() {
             println!("{}", asterisk.told());
         }
-        assert!(u64::from(kills) >= asterisk.checks.report.kills);
+        let Report { kills, asked_to_end, .. } = asterisk.checks.report;
+        assert!(u64::from(deaths) >= kills + asked_to_end);
         Report {
             broken: asterisk.checks.broken.clone(),
             calls: asterisk.checks.stories.len() as u64,
@@ -283,6 +329,20 @@ impl World {
             ..asterisk.checks.report.clone()
         }
     }
+}
+
+impl Until {
+    const fn steps(self) -> Option<u64> {
+        match self {
+            Self::Killed { steps } | Self::Asked { steps, .. } => Some(steps),
+            Self::Rest => None,
+        }
+    }
+}
+
+/// Whose call it is, by its caller's number.
+fn story(call: &LiveCall) -> Option<usize> {
+    call.caller_number.as_ref()?.strip_prefix("+1555")?.parse().ok()
 }
 
 fn holds_without_call(exchange: &Exchange) -> usize {

@@ -131,8 +131,9 @@ impl Story {
         self.legs.push(ClientLeg { name: name.to_owned(), made: at, link: None, end: None });
     }
 
+    /// The last leg of this name: one that was given up may be made late, once more.
     pub fn leg_mut(&mut self, name: &str) -> Option<&mut ClientLeg> {
-        self.legs.iter_mut().find(|leg| leg.name == name)
+        self.legs.iter_mut().rev().find(|leg| leg.name == name)
     }
 
     /// The leg of an attempt, if its client was dialled.

@@ -32,12 +32,16 @@ pub struct Story {
     /// When the last client that was dialled was gone.
     pub parted: Option<Moment>,
     pub left: Option<Moment>,
-    /// This life of the service was told of it.
-    pub is_known: bool,
+    /// When this life of the service was told of it.
+    pub known_since: Option<Moment>,
     /// When the service was told that it had left.
     pub told_left: Option<Moment>,
     /// The service has done something for the caller, who waits until it can.
     pub is_begun: bool,
+    /// It came to a life of the service that takes no calls any more, and is to give it back.
+    pub is_given_back: bool,
+    /// The service has asked for that.
+    pub was_sent_back: bool,
     /// The service has seen the last client up and in the caller's bridge.
     pub client_seen: bool,
     /// The service sent the caller away.
@@ -117,9 +121,11 @@ impl Story {
             talked_with: None,
             parted: None,
             left: None,
-            is_known: false,
+            known_since: None,
             told_left: None,
             is_begun: false,
+            is_given_back: false,
+            was_sent_back: false,
             client_seen: false,
             released: false,
             told: None,
@@ -133,6 +139,14 @@ impl Story {
             hidden: Vec::new(),
             looked_at: Looked::default(),
         }
+    }
+
+    /// It is in the dialplan again, as if it hadn't come yet.
+    pub fn goes_back(&mut self) {
+        (self.entered, self.known_since, self.told_left) = (None, None, None);
+        self.was_sent_back = false;
+        self.hidden.clear();
+        self.looked_at = Looked::default();
     }
 
     // --- whom the service knows to be dialled ---
@@ -171,7 +185,9 @@ impl Story {
 
     /// Of another life of the service.
     pub fn starts_anew(&mut self) {
-        self.is_known = false;
+        self.known_since = None;
+        self.was_sent_back = false;
+        self.is_given_back &= self.left.is_some();
         self.met_defect = self.met_defect.filter(|met| *met == Met::CutOff);
     }
 
@@ -299,9 +315,13 @@ impl Story {
     /// Whether it came and left while nobody looked, and no client knew of it.
     pub fn was_only_hidden(&self) -> bool {
         let Some(entered) = self.entered else { return true };
+        // Nobody's call, wherever it leaves: here, or in the dialplan.
+        if self.is_given_back && !self.is_begun {
+            return true;
+        }
         // One who still waited to be served is known to nobody, once the service is dead:
         // nor does the next life know who it is whose end it is told of.
-        let waited = !self.is_begun && (self.told_left.is_none() || !self.is_known);
+        let waited = !self.is_begun && (self.told_left.is_none() || self.known_since.is_none());
         let since = if waited { self.left.unwrap_or(entered) } else { entered };
         self.link.is_none() && !self.released && self.may_be_unknown_since(since)
     }

@@ -29,6 +29,8 @@ impl Asterisk {
         let channel = Live {
             state: ChannelState::Ring,
             in_application: false,
+            patience_left: PATIENCE_MS,
+            has_waited: false,
             bridge: None,
             story,
             leg: None,
@@ -40,24 +42,46 @@ impl Asterisk {
         let patience = self.checks.stories[story].caller.patience_ms;
         self.channels.insert(id.clone(), channel);
         self.plan(patience, Happening::CallerLeaves(id.clone()));
-        self.ask_again(id, PATIENCE_MS);
+        self.ask_again(id);
     }
 
     /// The dialplan hands the call to the application, or waits for it.
-    pub(super) fn ask_again(&mut self, id: String, left: u64) {
+    pub(super) fn ask_again(&mut self, id: String) {
         let is_there = self.line.is_registered();
         let Some(channel) = self.channels.get_mut(&id) else { return };
         if is_there {
             channel.in_application = true;
+            let args = if channel.has_waited { vec!["waited".to_owned()] } else { Vec::new() };
             self.checks.entered(channel.story, self.now);
-            self.emit(&id, |channel| EventKind::StasisStart { channel, args: Vec::new() });
-        } else if left == 0 {
-            let channel = self.channels.remove(&id).expect("it was just there");
-            self.checks.left(channel.story, self.now);
+            self.emit(&id, |channel| EventKind::StasisStart { channel, args });
         } else {
-            let left = left.saturating_sub(ASK_AGAIN_MS);
-            self.plan(ASK_AGAIN_MS, Happening::AsksAgain { channel: id, left });
+            self.keep(id);
         }
+    }
+
+    /// The dialplan keeps the caller for a moment, or sends it away.
+    fn keep(&mut self, id: String) {
+        let Some(channel) = self.channels.get_mut(&id) else { return };
+        channel.has_waited = true;
+        if channel.patience_left == 0 {
+            let story = channel.story;
+            self.channels.remove(&id);
+            self.checks.left(story, self.now);
+        } else {
+            channel.patience_left = channel.patience_left.saturating_sub(ASK_AGAIN_MS);
+            self.plan(ASK_AGAIN_MS, Happening::AsksAgain(id));
+        }
+    }
+
+    /// The application gives the caller back to the dialplan.
+    pub(super) fn send_back(&mut self, id: &str) {
+        self.emit(id, |channel| EventKind::StasisEnd { channel });
+        self.leave_bridge(id);
+        let channel = self.channels.get_mut(id).expect("it was looked for");
+        channel.in_application = false;
+        let story = channel.story;
+        self.checks.sent_back(story);
+        self.keep(id.to_owned());
     }
 
     pub(super) fn caller_leaves(&mut self, id: &str) {
@@ -132,6 +156,8 @@ impl Asterisk {
         let channel = Live {
             state: ChannelState::Down,
             in_application: true,
+            patience_left: 0,
+            has_waited: false,
             bridge: None,
             story,
             leg: Some(leg),

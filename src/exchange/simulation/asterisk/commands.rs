@@ -26,6 +26,7 @@ pub enum Command {
     Dial { channel: String, timeout_seconds: u32 },
     Answer(String),
     HangUp { channel: String, cause: i32 },
+    SendBack { channel: String, life: u64 },
     Look(String),
     Channels,
     Bridges,
@@ -61,6 +62,9 @@ impl Asterisk {
     fn take_command(&mut self, command: Command, reply: Reply) {
         if let Command::Add { channel, .. } | Command::HangUp { channel, .. } = &command {
             self.checks.acted_on(channel);
+        }
+        if let Command::SendBack { channel, .. } = &command {
+            self.checks.is_sent_back(channel);
         }
         self.checks.report.commands += 1;
         if let Command::Dial { channel, .. } = &command
@@ -124,6 +128,7 @@ impl Asterisk {
             | Command::Dial { channel, .. }
             | Command::Answer(channel)
             | Command::HangUp { channel, .. }
+            | Command::SendBack { channel, .. }
             | Command::Look(channel) => channel,
             Command::CreateBridge(bridge) | Command::DestroyBridge(bridge) => {
                 return self.bridge_stories.get(bridge).copied();
@@ -281,6 +286,15 @@ impl Asterisk {
                 self.answer_caller(&channel);
             }
             Command::HangUp { channel, cause } => self.hang_up(&channel, cause),
+            Command::SendBack { channel, life } => {
+                let Some(live) = self.channels.get(&channel) else { return not_found() };
+                // Taken for granted, and sure by nothing: that it isn't carried out so late that
+                // the next life of the service has the caller.
+                if !live.in_application || life != self.line.life() {
+                    return refused(409);
+                }
+                self.send_back(&channel);
+            }
             Command::Look(channel) => {
                 self.note_client_seen(&channel);
                 let live = self.channels.get(&channel).map(|live| self.shown(&channel, live));
@@ -376,6 +390,15 @@ impl Switch for Simulated {
 
     async fn hang_up(&self, channel: &str, cause: i32) -> Done {
         self.order("hang up", Command::HangUp { channel: channel.to_owned(), cause }).await
+    }
+
+    async fn send_back(&self, channel: &str) -> Done {
+        let life = self.0.lock().line.life();
+        let channel = channel.to_owned();
+        match self.order("send back", Command::SendBack { channel, life }).await {
+            Err(AriError::NotFound { .. } | AriError::Refused { .. }) => Ok(()),
+            done => done,
+        }
     }
 
     async fn channel(&self, channel: &str) -> Result<Option<Channel>, AriError> {

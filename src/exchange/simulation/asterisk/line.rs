@@ -12,6 +12,8 @@ use crate::ari::{Channel, Event, EventKind, Signal};
 #[derive(Debug, Default)]
 pub struct Line {
     signals: Option<mpsc::Sender<Signal>>,
+    /// Of the service.
+    life: u64,
     connection: u64,
     /// What is sent arrives.
     open: bool,
@@ -52,12 +54,18 @@ impl Line {
     pub const fn is_registered(&self) -> bool {
         self.registered
     }
+
+    /// Which life of the service it is that listens, or was the last that did.
+    pub const fn life(&self) -> u64 {
+        self.life
+    }
 }
 
 impl Asterisk {
     /// The service begins to listen.
     pub fn attach(&mut self, signals: mpsc::Sender<Signal>) {
         self.line.signals = Some(signals);
+        self.line.life += 1;
         let after = self.luck.random_range(2..80);
         self.plan(after, Happening::Connects);
     }
@@ -103,6 +111,10 @@ impl Asterisk {
         let at = channel.told_at;
         let told = match &kind {
             EventKind::StasisStart { .. } if !is_leg => Told::CallerCame(story),
+            // One who goes back to the dialplan leaves the application, and comes again.
+            EventKind::StasisEnd { .. } if self.checks.stories[story].left.is_none() => {
+                Told::Other(story)
+            }
             EventKind::StasisEnd { .. } | EventKind::ChannelDestroyed { .. } if !is_leg => {
                 Told::CallerGone(story)
             }
@@ -123,11 +135,14 @@ impl Asterisk {
         if !self.line.open || connection != self.line.connection {
             self.checks.report.events_lost += 1;
             let (Told::CallerCame(story) | Told::CallerGone(story) | Told::Other(story)) = told;
-            self.checks.lose(story, moment_of(self.began, event.at));
+            // Of one who is in the dialplan again nothing is to be known.
+            if self.checks.stories[story].entered.is_some() {
+                self.checks.lose(story, moment_of(self.began, event.at));
+            }
             return;
         }
         match told {
-            Told::CallerCame(story) => self.checks.told_of(story),
+            Told::CallerCame(story) => self.checks.told_of(story, self.now),
             Told::CallerGone(story) => self.checks.told_left(story, self.now),
             Told::Other(_) => {}
         }
