@@ -453,7 +453,7 @@ impl Service {
         for page in 1.. {
             let path = format!("/api/admin/logs?page={page}&per_page=200");
             let found = self.admin().get(&path).await;
-            let logs_of_page = items(&found).iter().map(|log| (log["id"].to_string(), log.clone()));
+            let logs_of_page = items(&found).iter().map(|log| (log["id"].as_i64(), log.clone()));
             logs.extend(logs_of_page);
             if items(&found).len() < 200 {
                 break;
