@@ -117,6 +117,7 @@ impl Checks {
         self.stories[story].entered.get_or_insert(at);
     }
 
+    /// The caller is in the dialplan again; nobody who is served may be put there.
     pub fn sent_back(&mut self, story: usize) {
         self.report.sent_back += 1;
         let story = &mut self.stories[story];
