@@ -26,6 +26,7 @@ mod episode;
 mod legs;
 mod panics;
 mod people;
+mod report;
 mod story;
 mod town;
 mod traces;
@@ -35,7 +36,8 @@ use std::ops::Range;
 use std::panic;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use episode::{Episode, Report};
+use episode::Episode;
+use report::Report;
 
 /// Episodes per `make test`, of some 39 calls each.
 const EPISODES: u64 = 2_650;

@@ -14,9 +14,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::asterisk::{Asterisk, Shared, Simulated};
 use super::checks::Checks;
-pub use super::checks::Report;
 use super::panics;
 use super::people::{self, Caller};
+use super::report::Report;
 use super::town::Town;
 use super::vault::Vault;
 use crate::call::registry::{CallSettings, Request};
